@@ -1,0 +1,77 @@
+"""A job as the API tells of it: its state, its attachments, its video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+RUNNING_STATES = frozenset({"created", "started", "progress"})
+FINAL_STATES = frozenset({"completed", "moderated", "failed", "cancelled"})
+
+# The body's own copy of the HTTP status, and the (masked) Discord token: neither is for a DAG's eyes.
+_PRIVATE_KEYS = frozenset({"code", "discord"})
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    One job. Every field of the API is optional, so nothing here is indexed blindly.
+
+    :param jobid: the job's opaque id
+    :param status: its state in the API's word; an empty text if the API gave none
+    :param raw: the API's answer as it came
+    """
+
+    jobid: str
+    status: str
+    raw: dict[str, Any]
+
+    @classmethod
+    def from_answer(cls, body: dict[str, Any], jobid: str | None = None) -> Job:
+        """Read a job's body; ``jobid`` is the one asked for, which an answer may leave out."""
+        return cls(str(body.get("jobid") or jobid or ""), str(body.get("status") or ""), body)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has ended. A state we do not know is taken for running."""
+        return self.status in FINAL_STATES
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the state is one the API documents."""
+        return self.status in FINAL_STATES | RUNNING_STATES
+
+    @property
+    def attachments(self) -> list[dict[str, Any]]:
+        """The API's attachments as they came; none before the job has completed, when they may be previews."""
+        found = self.raw.get("attachments")
+        if self.status != "completed" or not isinstance(found, list):
+            return []
+        return [attachment for attachment in found if isinstance(attachment, dict)]
+
+    @property
+    def videos(self) -> list[dict[str, Any]]:
+        """The attachments that are videos: by content type, else by an ``.mp4`` name."""
+        typed = [a for a in self.attachments if str(a.get("content_type") or "").startswith("video/")]
+        return typed or [a for a in self.attachments if _file_name(a).endswith(".mp4")]
+
+    @property
+    def video_url(self) -> str | None:
+        """The signed URL of the video, which expires within a day; None if there is none."""
+        return next((str(a["url"]) for a in self.videos if a.get("url")), None)
+
+    @property
+    def words(self) -> str:
+        """The API's own words about how the job ended, as far as it gave any."""
+        said = [str(self.raw[key]) for key in ("error", "errorDetails", "content") if self.raw.get(key)]
+        return ": ".join(said) or "the API gave no reason"
+
+    def public(self) -> dict[str, Any]:
+        """Return the API's keys a task hands on, with the jobid always among them."""
+        return {"jobid": self.jobid} | {key: value for key, value in self.raw.items() if key not in _PRIVATE_KEYS}
+
+
+def _file_name(attachment: dict[str, Any]) -> str:
+    name = attachment.get("filename") or urlsplit(str(attachment.get("url") or "")).path
+    return str(name).lower()
