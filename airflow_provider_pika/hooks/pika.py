@@ -1,0 +1,286 @@
+"""The one place that speaks HTTP to the Pika API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.sdk import BaseHook
+
+from airflow_provider_pika import __version__
+from airflow_provider_pika.api import commands, errors
+from airflow_provider_pika.api.job import Job
+from airflow_provider_pika.compat import AirflowNotFoundException
+from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaRequestError
+from airflow_provider_pika.hooks.settings import CONNECT_TIMEOUT, PikaSettings
+from airflow_provider_pika.provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
+
+if TYPE_CHECKING:
+    import httpx
+    import requests
+
+    from airflow_provider_pika.hooks.multipart import ImagePart
+
+T = TypeVar("T")
+Reader = Callable[[commands.Call, str, errors.Answer], T]
+
+USER_AGENT = f"airflow-provider-pika/{__version__}"
+
+
+class PikaHook(BaseHook):
+    """
+    Talk to the useapi.net Pika API v1.
+
+    The hook sends each call once (a read is repeated only when no connection could be made), follows
+    no redirect, and never sleeps: waiting is the business of sensor, operator and trigger. Methods
+    starting with ``a`` are the same reads as coroutines.
+
+    :param pika_conn_id: the Airflow connection of type ``pika``
+    """
+
+    conn_name_attr = "pika_conn_id"
+    default_conn_name = "pika_default"
+    conn_type = "pika"
+    hook_name = "Pika"
+
+    def __init__(self, pika_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pika_conn_id = pika_conn_id
+        self._client: httpx.AsyncClient | None = None
+
+    @cached_property
+    def settings(self) -> PikaSettings:
+        """
+        The connection, read once.
+
+        :raises PikaRequestError: when it is missing or unusable, naming what to put where
+        """
+        from airflow.sdk.log import mask_secret
+
+        try:
+            conn = self.get_connection(self.pika_conn_id)
+        except AirflowNotFoundException as error:
+            raise PikaRequestError(
+                f"The Airflow connection {self.pika_conn_id!r} does not exist: add one of type 'pika' with the API token"
+                " as its password and the root URL as its host. Nothing was sent."
+            ) from error
+        settings = PikaSettings.from_connection(self.pika_conn_id, conn)
+        mask_secret(settings.token)
+        if settings.discord:
+            mask_secret(settings.discord)
+        return settings
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        import requests
+        from requests.adapters import HTTPAdapter
+        from urllib3.util import Retry
+
+        session = requests.Session()
+        session.headers["User-Agent"] = USER_AGENT
+        # On the session rather than as a header: requests lets a .netrc entry replace a mere header.
+        session.auth = self._authorize
+        # Only a connection that was never made is tried again, and never for a submit.
+        reads = Retry(total=None, connect=1, read=0, redirect=0, status=0, other=0, backoff_factor=0.5)
+        session.mount(self.settings.base_url, HTTPAdapter(max_retries=reads))
+        session.mount(f"{self.settings.base_url}{commands.ENCRYPT_TEXT_PATH}", HTTPAdapter(max_retries=0))
+        return session
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self.settings.token}"
+        return request
+
+    def get_conn(self) -> requests.Session:
+        """Return the session all calls of this hook share, authorized and kept alive."""
+        return self._session
+
+    def encrypt_text(
+        self,
+        *,
+        message: str,
+        prompt: str,
+        font: str | None = None,
+        image: str | None = None,
+        discord: str | None = None,
+        channel: str | None = None,
+        max_jobs: int | str | None = None,
+        reply_url: str | None = None,
+        reply_ref: str | None = None,
+    ) -> Job:
+        """
+        Submit an ``encrypt_text`` job, which costs money, and return it as started.
+
+        ``discord``, ``channel`` and ``max_jobs`` default to the connection's extras.
+
+        :param message: the text to hide in the video, at most 20 UTF-16 units
+        :param prompt: what the video shows, at most 1500 UTF-16 units
+        :param font: MODERN, COMICS, SANS SERIF, BAUHAUS or RETRO
+        :param image: path of a local image
+        :param discord: token of a Discord account that is not configured at the API; needs ``channel``
+        :param channel: the Discord channel to submit through
+        :param max_jobs: how many jobs the channel may run at once, 1 to 10
+        :param reply_url: where the service should POST the ended job, at most 1024 units
+        :param reply_ref: a reference that comes back in every answer about the job, at most 1024 units
+        :raises PikaRequestError: for bad input, before anything is sent, or a 400
+        :raises PikaQueueFullError: when the channel runs as many jobs as it may; no job was made
+        :raises PikaRateLimitedError: when a pause is asked for; no job was made
+        :raises PikaModeratedError: when the input was refused (422)
+        :raises PikaAuthError: for a 401
+        :raises PikaPaymentError: for a 402
+        :raises PikaUnavailableError: when the submit certainly never left
+        :raises PikaUnknownOutcomeError: when the answer was lost: a job may exist
+        """
+        from airflow_provider_pika.hooks.image import open_image
+
+        call = commands.encrypt_text(
+            message=message,
+            prompt=prompt,
+            font=font,
+            discord=discord or self.settings.discord,
+            channel=channel or self.settings.channel,
+            max_jobs=self.settings.max_jobs if max_jobs is None else max_jobs,
+            reply_url=reply_url,
+            reply_ref=reply_ref,
+        )
+        with open_image(image) if image else nullcontext() as part:
+            return self._send(call, errors.read_job, part)
+
+    def get_job(self, jobid: str) -> Job:
+        """
+        Read one job.
+
+        :raises PikaNotFoundError: when the API does not know it (a fresh one might be unknown for a moment)
+        :raises PikaUnavailableError: for a fault that may pass
+        """
+        return self._send(commands.get_job(jobid), errors.read_job)
+
+    def list_jobs(self) -> list[str]:
+        """Return the jobids now running under the API token, over all its channels."""
+        return self._send(commands.list_jobs(), errors.read_jobids)
+
+    def cancel_job(self, jobid: str) -> Job:
+        """Cancel a job. One that has already ended is fine: the returned job tells its state."""
+        return self._send(commands.cancel_job(jobid), errors.read_job)
+
+    def list_accounts(self) -> dict[str, Any]:
+        """Return the configured Discord accounts by channel, empty when none is configured."""
+        return self._send(commands.list_accounts(), errors.read_accounts)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask the API whether it knows the token, which costs nothing; the *Test* button's method."""
+        try:
+            self._send(commands.check_token(), errors.read_object)
+        except PikaError as error:
+            return False, str(error)
+        return True, f"The API at {self.settings.base_url} accepts the token."
+
+    def job_failed(self, job: Job) -> PikaJobFailedError:
+        """Return the error for a job that ended badly, naming the URL that tells of it."""
+        return errors.job_failed(job, self.settings.base_url)
+
+    def _send(self, call: commands.Call, read: Reader[T], image: ImagePart | None = None) -> T:
+        import requests
+
+        from airflow_provider_pika.hooks.multipart import MultipartBody
+
+        settings = self.settings
+        url = settings.base_url + call.target
+        body = MultipartBody(call.fields, image) if call.is_submit else None
+        try:
+            response = self._session.request(
+                call.method,
+                url,
+                data=body,
+                headers=body.headers if body else None,
+                timeout=(CONNECT_TIMEOUT, settings.submit_timeout if body else settings.timeout),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            reason = settings.redact(str(error))
+            raise errors.lost(call, url, reason, left=bool(body and body.started)) from error
+        text = settings.redact(response.content.decode("utf-8", "replace"))
+        return read(call, url, errors.Answer(response.status_code, response.headers, text))
+
+    # The triggerer's side: the same calls and the same readers, on httpx.
+
+    async def aget_job(self, jobid: str) -> Job:
+        """Read one job, as :meth:`get_job` does."""
+        return await self._asend(commands.get_job(jobid), errors.read_job)
+
+    async def alist_jobs(self) -> list[str]:
+        """Return the running jobids, as :meth:`list_jobs` does."""
+        return await self._asend(commands.list_jobs(), errors.read_jobids)
+
+    async def acancel_job(self, jobid: str) -> Job:
+        """Cancel a job, as :meth:`cancel_job` does."""
+        return await self._asend(commands.cancel_job(jobid), errors.read_job)
+
+    async def alist_accounts(self) -> dict[str, Any]:
+        """Return the configured accounts, as :meth:`list_accounts` does."""
+        return await self._asend(commands.list_accounts(), errors.read_accounts)
+
+    async def aclose(self) -> None:
+        """Close the coroutines' client."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _asend(self, call: commands.Call, read: Reader[T]) -> T:
+        import httpx
+        from asgiref.sync import sync_to_async
+
+        if self._client is None:
+            # Reading the connection and loading CA bundles block: never on the triggerer's loop.
+            self._client = await sync_to_async(self._async_client)()
+        settings = self.settings
+        url = settings.base_url + call.target
+        try:
+            response = await self._client.request(call.method, url)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise errors.lost(call, url, settings.redact(str(error)) or type(error).__name__, left=True) from error
+        text = settings.redact(response.content.decode("utf-8", "replace"))
+        return read(call, url, errors.Answer(response.status_code, response.headers, text))
+
+    def _async_client(self) -> httpx.AsyncClient:
+        import ssl
+
+        import httpx
+        import requests
+
+        # What requests would take from the environment (proxies, CA bundle), so that both transports agree.
+        url = self.settings.base_url
+        env = requests.Session().merge_environment_settings(url, {}, None, None, None)
+        ca = env["verify"]
+        verify = ssl.create_default_context(cafile=ca) if isinstance(ca, str) else True
+        return httpx.AsyncClient(
+            headers={"User-Agent": USER_AGENT, "Authorization": f"Bearer {self.settings.token}"},
+            timeout=httpx.Timeout(self.settings.timeout, connect=CONNECT_TIMEOUT),
+            transport=httpx.AsyncHTTPTransport(
+                retries=1, verify=verify, proxy=requests.utils.select_proxy(url, env["proxies"])
+            ),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    # The connection form of Airflow 3.1, derived from the one that later versions take from provider_info.
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's extra fields as WTForms fields."""
+        from wtforms import IntegerField, PasswordField, StringField
+        from wtforms.validators import Optional
+
+        def widget(about: dict[str, Any]) -> Any:
+            schema = about["schema"]
+            kind = PasswordField if schema.get("format") == "password" else StringField
+            kind = IntegerField if "integer" in schema["type"] else kind
+            return kind(about["label"], description=about["description"], validators=[Optional()])
+
+        return {name: widget(about) for name, about in CONNECTION_FIELDS.items()}
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return labels, placeholders and hidden fields of the form."""
+        return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
