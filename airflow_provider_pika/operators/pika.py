@@ -1,0 +1,232 @@
+"""Submitting a job."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+from airflow.sdk import BaseOperator
+
+from airflow_provider_pika.api.pacing import (
+    LOOK_GAP,
+    RESCHEDULE_GAP,
+    duration,
+    interval_at_least,
+    seconds_of,
+    submit_wait,
+)
+from airflow_provider_pika.compat import AirflowRescheduleException, AirflowSensorTimeout, conf, task_state_store
+from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError
+from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.links import PikaVideoLink
+from airflow_provider_pika.operators.submission import Submission
+from airflow_provider_pika.waiting import JobWait, cancel_if_failed, completed, ended_job, task_error, timed_out
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_pika.api.job import Job
+
+
+class EncryptTextOperator(BaseOperator):
+    """
+    Submit an ``encrypt_text`` job, which costs money, once; return its jobid.
+
+    The jobid is the XCom ``return_value`` and ``jobid``. A full queue or a rate limit (429) reschedules the task,
+    which uses no try and holds no worker. What a retry cannot mend (400, 401, 402, 422, bad input, a submit whose
+    outcome stays unknown) fails the task without retries. A retry goes on with the job an earlier try submitted.
+
+    :param message: the text hidden in the video, at most 20 UTF-16 units (templated)
+    :param prompt: what the video shows, at most 1500 UTF-16 units (templated)
+    :param font: MODERN, COMICS, SANS SERIF, BAUHAUS or RETRO (templated)
+    :param image: path of a local reference image (templated)
+    :param channel: Discord channel to submit through; default: the connection's (templated)
+    :param max_jobs: jobs the channel may run at once, 1 to 10; default: the connection's (templated)
+    :param reply_url: where the service POSTs the ended job (templated)
+    :param reply_ref: a reference that comes back with the job; default: one of the provider's own, by which it finds
+        a job whose answer was lost. Yours serves for that only if it contains dag id, run id, task id and, in a
+        mapped task, the map index (templated)
+    :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
+    :param queue_timeout: seconds to keep trying while the queue is full, then ``AirflowSensorTimeout``. On Airflow
+        3.3+ counted from the first attempt since the last clear, below from this try's first leg
+    :param wait_for_completion: also wait for the job to end, and push the finished job as ``job`` and its
+        ``video_url``
+    :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``
+    :param poll_interval: seconds between looks at the job; raised to 10 (the API's limit), without ``deferrable`` to 15
+    :param timeout: seconds to wait for the job to end, then ``AirflowSensorTimeout``
+    :param cancel_on_kill: while waiting, cancel the job when a person marks the task as failed
+    :param cancel_on_timeout: cancel the job when ``timeout`` is reached
+    :param resubmit_unknown: submit again where it cannot be found out whether an earlier submit made a job. This may
+        pay twice
+    """
+
+    template_fields: Sequence[str] = (
+        "message",
+        "prompt",
+        "font",
+        "image",
+        "channel",
+        "max_jobs",
+        "reply_url",
+        "reply_ref",
+        "pika_conn_id",
+    )
+    operator_extra_links = (PikaVideoLink(),)
+    ui_color = "#ffd6e0"
+
+    def __init__(
+        self,
+        *,
+        message: str,
+        prompt: str,
+        font: str | None = None,
+        image: str | None = None,
+        channel: str | None = None,
+        max_jobs: int | str | None = None,
+        reply_url: str | None = None,
+        reply_ref: str | None = None,
+        pika_conn_id: str = PikaHook.default_conn_name,
+        queue_timeout: timedelta | float = 24 * 60 * 60,
+        wait_for_completion: bool = False,
+        deferrable: bool | None = None,
+        poll_interval: timedelta | float = 30,
+        timeout: timedelta | float = 60 * 60,
+        cancel_on_kill: bool = False,
+        cancel_on_timeout: bool = False,
+        resubmit_unknown: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.message = message
+        self.prompt = prompt
+        self.font = font
+        self.image = image
+        self.channel = channel
+        self.max_jobs = max_jobs
+        self.reply_url = reply_url
+        self.reply_ref = reply_ref
+        self.pika_conn_id = pika_conn_id
+        self.queue_timeout = seconds_of(queue_timeout)
+        self.wait_for_completion = wait_for_completion
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        floor = LOOK_GAP if deferrable else RESCHEDULE_GAP
+        self.poll_interval, self._raised_interval = interval_at_least(seconds_of(poll_interval), floor)
+        self.timeout = seconds_of(timeout)
+        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = cancel_on_timeout
+        self.resubmit_unknown = resubmit_unknown
+        self._ti: Any = None
+        self._waited_for: str | None = None
+
+    def execute(self, context: Context) -> str:
+        """Submit the job, or go on with the one an earlier attempt submitted; wait for it if asked to."""
+        self._ti = context["ti"]
+        hook = PikaHook(self.pika_conn_id)
+        submission = Submission(
+            context,
+            hook=hook,
+            inputs=self._inputs(),
+            resubmit_unknown=self.resubmit_unknown,
+            tell_jobid=self._tell_jobid,
+            log=self.log,
+        )
+        jobid = submission.jobid_of_this_try if self.wait_for_completion else None
+        if jobid:
+            self._tell_jobid(jobid)
+            return self._wait(context, hook, jobid)
+        try:
+            job = submission.job()
+        except (PikaQueueFullError, PikaRateLimitedError) as error:
+            raise self._reschedule(context, error, submission.queued_since) from error
+        except PikaError as error:
+            raise task_error(error) from error
+        if job.is_final and job.status != "completed":
+            raise task_error(hook.job_failed(job))
+        if self.wait_for_completion:
+            return self._wait(context, hook, job.jobid, job)
+        return job.jobid
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
+        """Take over from the trigger: hand on the finished job, or raise what the trigger reported."""
+        hook = PikaHook(self.pika_conn_id)
+        jobid = str(event.get("jobid"))
+        self._ti = context["ti"]
+        self._tell_jobid(jobid)
+        job = ended_job(event, hook=hook, jobid=jobid, cancel_on_timeout=self.cancel_on_timeout, log=self.log)
+        return self._hand_on(hook, job)
+
+    def on_kill(self) -> None:
+        """Cancel the job waited for if ``cancel_on_kill`` is set and a person marked this task as failed."""
+        if self.cancel_on_kill and self._waited_for:
+            # A hook of its own: the signal may have struck in the middle of a request.
+            cancel_if_failed(self._ti, PikaHook(self.pika_conn_id), self._waited_for, self.log)
+
+    def _inputs(self) -> dict[str, Any]:
+        names = ("message", "prompt", "font", "image", "channel", "max_jobs", "reply_url", "reply_ref")
+        return {name: getattr(self, name) for name in names}
+
+    def _tell_jobid(self, jobid: str) -> None:
+        if self.do_xcom_push:
+            self._ti.xcom_push("jobid", jobid)
+
+    def _reschedule(self, context: Context, error: PikaError, queued_since: float) -> Exception:
+        left = queued_since + self.queue_timeout - time.time()
+        wait = submit_wait(
+            error,
+            turned_away=context.get("task_reschedule_count") or 0,
+            left=left,
+            spread=random.random(),  # noqa: S311 - jitter, no secret
+        )
+        if wait is None:
+            return AirflowSensorTimeout(
+                f"No job was submitted within the queue_timeout of {duration(self.queue_timeout)}. The last answer: {error}"
+                " Give a longer queue_timeout, or let fewer tasks submit at once through an Airflow pool."
+            )
+        self.log.info("%s Submitting again in %d s.", error, wait)
+        return AirflowRescheduleException(pendulum.now("UTC").add(seconds=wait))
+
+    def _wait(self, context: Context, hook: PikaHook, jobid: str, found: Job | None = None) -> str:
+        if self._raised_interval and found:
+            self.log.warning(self._raised_interval)
+        self._waited_for = jobid
+        wait = JobWait(
+            context,
+            hook=hook,
+            jobid=jobid,
+            interval=self.poll_interval,
+            timeout=self.timeout,
+            execution_timeout=self.execution_timeout,
+            log=self.log,
+        )
+        while True:
+            verdict = wait.look(found)
+            found = None
+            if verdict.job:
+                return self._hand_on(hook, verdict.job)
+            if verdict.error:
+                raise task_error(verdict.error)
+            if verdict.timed_out:
+                message = wait.watch.timeout_message()
+                raise timed_out(message, hook=hook, jobid=jobid, cancel=self.cancel_on_timeout, log=self.log)
+            self._pause(context, wait, verdict.after)
+
+    def _pause(self, context: Context, wait: JobWait, after: float) -> None:
+        if self.deferrable:
+            self.defer(**wait.deferral(cancel_on_kill=self.cancel_on_kill))
+        if task_state_store(context):
+            raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=max(RESCHEDULE_GAP, after)))
+        # Below Airflow 3.3 a rescheduled task forgets its jobid and would pay again: so the worker is held.
+        time.sleep(after)
+
+    def _hand_on(self, hook: PikaHook, job: Job) -> str:
+        push = self._ti.xcom_push if self.do_xcom_push else None
+        finished = completed(job, hook=hook, push=push, log=self.log)
+        if push:
+            push("job", finished)
+        return job.jobid

@@ -1,0 +1,275 @@
+"""One submit, paid for once: remember the intent, send, remember the jobid; find it again after a crash."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_pika.api.adoption import (
+    SEARCH_PAUSES,
+    YOUNG,
+    Next,
+    Record,
+    after_reading,
+    after_searching,
+    digest,
+    names_task,
+)
+from airflow_provider_pika.api.errors import MAY_EXIST
+from airflow_provider_pika.api.job import Job
+from airflow_provider_pika.api.pacing import when
+from airflow_provider_pika.compat import conf, task_state_store
+from airflow_provider_pika.exceptions import PikaError, PikaNotFoundError, PikaUnknownOutcomeError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.types import Logger
+
+    from airflow_provider_pika.hooks.pika import PikaHook
+
+SUBMIT_KEY = "pika_submit"
+_GATEWAY_TIMEOUT = 504
+
+
+class Submission:
+    """
+    The submit of one task instance.
+
+    :param inputs: the rendered inputs, as keyword arguments of :meth:`PikaHook.encrypt_text`
+    :param resubmit_unknown: submit again although an earlier submit's outcome cannot be found out
+    :param tell_jobid: called with the jobid as soon as one is known
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        hook: PikaHook,
+        inputs: dict[str, Any],
+        resubmit_unknown: bool,
+        tell_jobid: Callable[[str], None],
+        log: Logger,
+    ) -> None:
+        self.hook = hook
+        self.log = log
+        self._inputs = inputs
+        self._digest = digest(inputs)
+        self._resubmit_unknown = resubmit_unknown
+        self._tell_jobid = tell_jobid
+        self._context = context
+        self._ti = context["ti"]
+        self._store = task_state_store(context)
+        kept = self._store.get(SUBMIT_KEY) if self._store else None
+        self._record = Record.from_json(kept) if kept else None
+        # Every clear raises max_tries, a retry or a reschedule never does.
+        self.cleared = self._record is not None and self._record.max_tries != self._ti.max_tries
+        self.queued_since = self._queued_since()
+        self._strangers: set[str] = set()
+
+    def job(self) -> Job:
+        """
+        Return this task's job: the one of an earlier attempt, or a new one.
+
+        :raises PikaError: as the hook does; a submit of unknown outcome only after looking for its job
+        """
+        return self._earlier_job() or self._submit()
+
+    @property
+    def jobid_of_this_try(self) -> str | None:
+        """The job this very try submitted or adopted: it comes back from a reschedule, not from a crash."""
+        record = self._record
+        if record is None or self.cleared or record.try_number != self._ti.try_number:
+            return None
+        return record.jobid
+
+    def _queued_since(self) -> float:
+        if self._record and not self.cleared:
+            return self._record.queued_since
+        if self._store:
+            return time.time()
+        first = self._ti.get_first_reschedule_date(self._context)
+        return first.timestamp() if first else time.time()
+
+    def _earlier_job(self) -> Job | None:
+        record = self._record
+        if record is None:
+            return self._storeless_job()
+        if record.jobid:
+            return self._known_job(record, record.jobid)
+        if record.reply_ref:
+            return self._intended_job(record)
+        return None
+
+    def _known_job(self, record: Record, jobid: str) -> Job | None:
+        same_inputs = record.inputs == self._digest
+        if not self.cleared:
+            self._tell_jobid(jobid)
+        try:
+            job = self.hook.get_job(jobid)
+        except PikaNotFoundError:
+            if self.cleared:
+                self.log.info("The API no longer knows job %s of before the clear: a new one is made.", jobid)
+                return None
+            if time.time() - record.asked_at >= YOUNG:
+                raise
+            # So fresh that the service may not show it yet; whoever waits for it knows how to tolerate that.
+            job = Job(jobid, "started", {"jobid": jobid})
+        step = after_reading(job, cleared=self.cleared, same_inputs=same_inputs)
+        self.log.info("An earlier attempt submitted job %s, which is %s: %s.", jobid, job.status, step.value)
+        if step is Next.FAIL:
+            raise self.hook.job_failed(job)
+        if step is Next.SUBMIT:
+            return None
+        if not same_inputs:
+            self.log.warning("The inputs have changed since job %s was submitted; it is used all the same.", jobid)
+        return self._keep_job(job, asked_at=record.asked_at, inputs=record.inputs)
+
+    def _intended_job(self, record: Record) -> Job | None:
+        reply_ref = record.reply_ref or ""
+        self.log.warning(
+            "An earlier attempt set out to submit at %s and left no jobid: looking for its job.", when(record.asked_at)
+        )
+        if self.cleared and record.inputs != self._digest:
+            self.log.info("The inputs have changed since, and a person has cleared the task: a new job is made.")
+            return None
+        job = self._find(reply_ref)
+        if job:
+            return self._keep_job(job, asked_at=record.asked_at, inputs=record.inputs)
+        age = time.time() - record.asked_at
+        step = after_searching(
+            age=age,
+            complete=self._trusts(reply_ref),
+            cleared=self.cleared,
+            resubmit_unknown=self._resubmit_unknown,
+        )
+        self.log.warning("No running job carries its reference, %d s after that submit: %s.", age, step.value)
+        if step is Next.FAIL:
+            raise PikaUnknownOutcomeError(
+                f"A submit was sent at {when(record.asked_at)} and its answer is not known: this task was killed or"
+                f" lost its connection. No running job carries its replyRef, but after {YOUNG:g} s it may have run"
+                f" and ended. {MAY_EXIST}"
+            )
+        return None
+
+    def _storeless_job(self) -> Job | None:
+        """Below Airflow 3.3 nothing outlives a try: look for the job this task instance's digest marks."""
+        if self._store or self._ti.try_number <= 1 or self._context.get("task_reschedule_count"):
+            return None
+        self.log.info("This is try %d: looking for a job of an earlier one.", self._ti.try_number)
+        job = self._find(self._reply_ref())
+        if job:
+            self._tell_jobid(job.jobid)
+        return job
+
+    def _submit(self) -> Job:
+        reply_ref = self._reply_ref()
+        searched = False
+        while True:
+            asked_at = time.time()
+            self._keep(reply_ref=reply_ref, asked_at=asked_at)
+            try:
+                job = self.hook.encrypt_text(**self._inputs | {"reply_ref": reply_ref})
+            except PikaUnknownOutcomeError as error:
+                # This is the one search of a try; a second lost answer ends it.
+                if searched:
+                    raise
+                searched = True
+                found = self._search(error, reply_ref, asked_at)
+                if found:
+                    return self._keep_job(found, asked_at=asked_at, inputs=self._digest)
+            except PikaError as error:
+                # A refusal: no job was made, or none that runs.
+                self._keep()
+                if error.jobid:
+                    self._tell_jobid(error.jobid)
+                raise
+            else:
+                return self._keep_job(job, asked_at=asked_at, inputs=self._digest)
+
+    def _search(self, error: PikaUnknownOutcomeError, reply_ref: str, asked_at: float) -> Job | None:
+        """Look for the job of a submit whose answer was lost; return None if it may be sent once more."""
+        self.log.warning("%s Looking for the job for half a minute.", error)
+        complete = False
+        for pause in SEARCH_PAUSES:
+            time.sleep(pause)
+            try:
+                job = self._find(reply_ref)
+            except PikaError as fault:
+                self.log.warning("The look for the job failed: %s", fault)
+                complete = False
+                continue
+            if job:
+                return job
+            complete = True
+        age = time.time() - asked_at
+        # A 504 means the bot took the job and the service lost track of it: not being listed proves nothing.
+        complete = complete and error.status != _GATEWAY_TIMEOUT and self._trusts(reply_ref)
+        step = after_searching(age=age, complete=complete, cleared=False, resubmit_unknown=self._resubmit_unknown)
+        if step is Next.FAIL:
+            raise error
+        self.log.warning("No running job carries the reference, %d s after the submit: submitting once more.", age)
+        return None
+
+    def _find(self, reply_ref: str) -> Job | None:
+        """
+        Return the running job that was submitted with this reference.
+
+        :raises PikaError: when a look failed, so that not having found it means nothing
+        """
+        if not self._trusts(reply_ref):
+            self.log.warning("The reply_ref of this task does not name it alone, so it cannot be looked for.")
+            return None
+        fault: PikaError | None = None
+        for jobid in self.hook.list_jobs():
+            if jobid in self._strangers:
+                continue
+            try:
+                job = self.hook.get_job(jobid)
+            except PikaError as error:
+                fault = error
+                continue
+            if job.raw.get("replyRef") == reply_ref:
+                self.log.info("Found job %s, submitted by this task: going on with it.", jobid)
+                return job
+            self._strangers.add(jobid)
+        if fault:
+            raise fault
+        return None
+
+    def _trusts(self, reply_ref: str) -> bool:
+        ti = self._ti
+        return reply_ref != self._inputs.get("reply_ref") or names_task(
+            reply_ref, dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=-1 if ti.map_index is None else ti.map_index
+        )
+
+    def _reply_ref(self) -> str:
+        """Return the reference to submit with: the user's, a random one, or where nothing remembers that, a digest."""
+        given = self._inputs.get("reply_ref")
+        if given:
+            return str(given)
+        if self._store:
+            return f"airflow-{uuid.uuid4().hex}"
+        ti = self._ti
+        airflow = conf.get("api", "base_url", fallback="")
+        return f"airflow-{digest(airflow, ti.dag_id, ti.run_id, ti.task_id, ti.map_index, self._digest)}"
+
+    def _keep_job(self, job: Job, *, asked_at: float, inputs: str) -> Job:
+        # The log comes first, because nothing can fail before it; then the store, then XCom.
+        self.log.info("The job is %s (%s).", job.jobid, job.status)
+        self._keep(jobid=job.jobid, asked_at=asked_at, inputs=inputs)
+        self._tell_jobid(job.jobid)
+        return job
+
+    def _keep(self, *, inputs: str | None = None, **what: Any) -> None:
+        if self._store:
+            ti = self._ti
+            record = Record(
+                max_tries=ti.max_tries,
+                try_number=ti.try_number,
+                queued_since=self.queued_since,
+                inputs=inputs if inputs is not None else self._digest,
+                **what,
+            )
+            self._store.set(SUBMIT_KEY, record.to_json())

@@ -1,0 +1,153 @@
+"""Waiting for a job."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator, PokeReturnValue
+
+from airflow_provider_pika.api.commands import checked_jobid
+from airflow_provider_pika.api.pacing import LOOK_GAP, RESCHEDULE_GAP, interval_at_least
+from airflow_provider_pika.compat import AirflowFailException, AirflowSkipException, conf
+from airflow_provider_pika.exceptions import PikaError
+from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.links import PikaVideoLink
+from airflow_provider_pika.waiting import JobWait, cancel_if_failed, completed, ended_job, task_error, timed_out
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import Context
+
+
+class PikaJobSensor(BaseSensorOperator):
+    """
+    Wait for a job to end; return the finished job and push its ``video_url``.
+
+    The modes ``poke``, ``reschedule`` and deferrable give the same results and the same errors. A job that ended
+    ``failed``, ``moderated`` or ``cancelled`` fails the task without retries; so does a jobid the API does not
+    know after a few looks. Faults in passing only make the next look later, up to ten in a row.
+
+    :param jobid: the job to wait for, usually ``submit.output`` (templated)
+    :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
+    :param deferrable: wait in the triggerer, without a worker; default ``[operators] default_deferrable``
+    :param poke_interval: seconds between looks; raised to 10 (the API's limit), in mode ``reschedule`` to 15
+    :param timeout: seconds until the wait fails with ``AirflowSensorTimeout``, without retries. On Airflow 3.3+ it
+        counts from the first look since the last clear, below from this try's first leg. ``execution_timeout``
+        bounds it too
+    :param cancel_on_kill: cancel the job when a person marks this task as failed; never for any other end
+    :param cancel_on_timeout: cancel the job when the timeout is reached
+    """
+
+    template_fields: Sequence[str] = ("jobid", "pika_conn_id")
+    operator_extra_links = (PikaVideoLink(),)
+    ui_color = "#ffe9c7"
+
+    def __init__(
+        self,
+        *,
+        jobid: str,
+        pika_conn_id: str = PikaHook.default_conn_name,
+        deferrable: bool | None = None,
+        poke_interval: timedelta | float = 30,
+        timeout: timedelta | float = 60 * 60,
+        cancel_on_kill: bool = False,
+        cancel_on_timeout: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
+        self.jobid = jobid
+        self.pika_conn_id = pika_conn_id
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = cancel_on_timeout
+        floor = RESCHEDULE_GAP if self.reschedule and not deferrable else LOOK_GAP
+        self.poke_interval, self._raised_interval = interval_at_least(self.poke_interval, floor)
+        self._wait: JobWait | None = None
+        self._ti: Any = None
+        self._next_look = 0.0
+
+    def execute(self, context: Context) -> Any:
+        """Wait for the job: in this process, by rescheduling, or by deferring to the triggerer."""
+        self._wait = None
+        if self._raised_interval and not context.get("task_reschedule_count"):
+            self.log.warning(self._raised_interval)
+        if not self.deferrable:
+            return super().execute(context)
+        wait = self._begin(context)
+        if wait.watch.deadline <= time.time():
+            # A retry after the deadline: one look, which the trigger of an earlier try may not have had.
+            return super().execute(context)
+        self.defer(**wait.deferral(cancel_on_kill=self.cancel_on_kill))
+        return None
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look at the job once."""
+        wait = self._wait or self._begin(context)
+        verdict = wait.look()
+        if verdict.job:
+            return PokeReturnValue(True, self._hand_on(context, verdict.job))
+        if verdict.error:
+            raise task_error(verdict.error)
+        if verdict.timed_out:
+            raise timed_out(
+                wait.watch.timeout_message(),
+                hook=wait.hook,
+                jobid=wait.watch.jobid,
+                cancel=self.cancel_on_timeout,
+                log=self.log,
+            )
+        self._next_look = verdict.after
+        return PokeReturnValue(False)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take over from the trigger: return the finished job, or raise what the trigger reported."""
+        job = ended_job(
+            event,
+            hook=PikaHook(self.pika_conn_id),
+            jobid=str(event.get("jobid")),
+            cancel_on_timeout=self.cancel_on_timeout,
+            log=self.log,
+        )
+        return self._hand_on(context, job)
+
+    def on_kill(self) -> None:
+        """Cancel the job if ``cancel_on_kill`` is set and a person marked this task as failed."""
+        if self.cancel_on_kill and self._wait is not None:
+            # A hook of its own: the signal may have struck in the middle of a request.
+            cancel_if_failed(self._ti, PikaHook(self.pika_conn_id), self._wait.watch.jobid, self.log)
+
+    def _begin(self, context: Context) -> JobWait:
+        self._ti = context["ti"]
+        try:
+            jobid = checked_jobid(self.jobid)
+        except PikaError as error:
+            failure = AirflowFailException(str(error))
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            raise failure from error
+        self._wait = JobWait(
+            context,
+            hook=PikaHook(self.pika_conn_id),
+            jobid=jobid,
+            interval=self.poke_interval,
+            timeout=self.timeout,
+            execution_timeout=self.execution_timeout,
+            log=self.log,
+        )
+        return self._wait
+
+    def _hand_on(self, context: Context, job: Any) -> dict[str, Any]:
+        ti = context["ti"]
+        push = ti.xcom_push if self.do_xcom_push else None
+        return completed(job, hook=PikaHook(self.pika_conn_id), push=push, log=self.log)
+
+    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+        # Airflow's own would look on time after a fault too, and its backoff starts below the API's limit.
+        if not self.exponential_backoff:
+            return self._next_look
+        return max(self._next_look, super()._get_next_poke_interval(*args, **kwargs))

@@ -1,0 +1,221 @@
+"""The worker's side of waiting for a job: what sensor and waiting operator do alike.
+
+How long to wait and what a look means is decided in :mod:`airflow_provider_pika.api.pacing`; the
+triggerer's side is :mod:`airflow_provider_pika.triggers.pika`. Both end here, so that a job, an error
+or a timeout comes out of every mode in the same form.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_pika.api.errors import is_final
+from airflow_provider_pika.api.job import Job
+from airflow_provider_pika.api.pacing import LOOK_GAP, Verdict, Watch
+from airflow_provider_pika.compat import AirflowFailException, AirflowSensorTimeout, task_state_store
+from airflow_provider_pika.exceptions import PikaError
+from airflow_provider_pika.hooks.pika import PikaHook
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.types import Logger
+
+WAIT_KEY = "pika_wait"
+# Airflow's own timeout of a deferral comes later than the trigger's deadline, which words it better: it is
+# for a trigger that hangs.
+BACKSTOP = timedelta(minutes=5)
+# A supervisor answers in milliseconds; on_kill has about five seconds before SIGKILL.
+_KILL_PATIENCE = 3.0
+
+
+def task_error(error: PikaError) -> Exception:
+    """Return what a task raises for an error: what no retry can mend fails it at once, the rest may be retried."""
+    if not is_final(error):
+        return error
+    failure = AirflowFailException(str(error))
+    failure.__cause__ = error
+    return failure
+
+
+class JobWait:
+    """
+    One task's wait for one job.
+
+    On Airflow 3.3+ what it remembers outlives reschedules and retries; a clear by a person starts it over.
+    Below, the deadline counts from the first leg of this try.
+
+    :param interval: seconds between looks
+    :param timeout: seconds from the first look to the deadline
+    :param execution_timeout: the task's own, which Airflow does not enforce while a task is deferred
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        hook: PikaHook,
+        jobid: str,
+        interval: float,
+        timeout: float,
+        execution_timeout: timedelta | None,
+        log: Logger,
+    ) -> None:
+        self.hook = hook
+        self.log = log
+        self._store = task_state_store(context)
+        self._max_tries = context["ti"].max_tries
+        kept = (self._store.get(WAIT_KEY) if self._store else None) or {}
+        if (kept.get("jobid"), kept.get("max_tries")) != (jobid, self._max_tries):
+            kept = {}
+        started = kept.get("started") or self._first_leg(context)
+        if execution_timeout is not None:
+            timeout = min(timeout, execution_timeout.total_seconds())
+        self.watch = Watch(
+            jobid,
+            interval,
+            deadline=started + timeout,
+            faults=kept.get("faults", 0),
+            misses=kept.get("misses", 0),
+        )
+        self._started = started
+        if not kept:
+            self._keep()
+
+    def _first_leg(self, context: Context) -> float:
+        first = None if self._store else context["ti"].get_first_reschedule_date(context)
+        return first.timestamp() if first else time.time()
+
+    def _keep(self) -> None:
+        if self._store:
+            watch = self.watch
+            self._store.set(
+                WAIT_KEY,
+                {
+                    "jobid": watch.jobid,
+                    "max_tries": self._max_tries,
+                    "started": self._started,
+                    "faults": watch.faults,
+                    "misses": watch.misses,
+                },
+            )
+
+    def look(self, found: Job | PikaError | None = None) -> Verdict:
+        """Look at the job once, or take what was just found, and decide what it means."""
+        if found is None:
+            try:
+                found = self.hook.get_job(self.watch.jobid)
+            except PikaError as error:
+                found = error
+        before = (self.watch.faults, self.watch.misses)
+        verdict = self.watch.judge(found, time.time(), random.random())
+        self.log.info("Looked at the job: %s", verdict.note)
+        if before != (self.watch.faults, self.watch.misses):
+            self._keep()
+        return verdict
+
+    def deferral(self, *, cancel_on_kill: bool) -> dict[str, Any]:
+        """Return the arguments of ``defer()`` that let the triggerer go on with this wait."""
+        # Imported here: a DAG file is parsed often and defers never.
+        from airflow_provider_pika.triggers.pika import PikaJobTrigger
+
+        watch = self.watch
+        trigger = PikaJobTrigger(
+            pika_conn_id=self.hook.pika_conn_id,
+            jobid=watch.jobid,
+            poll_interval=watch.interval,
+            deadline=watch.deadline,
+            cancel_on_kill=cancel_on_kill,
+        )
+        left = timedelta(seconds=max(LOOK_GAP, watch.deadline - time.time()))
+        return {"trigger": trigger, "method_name": "execute_complete", "timeout": left + BACKSTOP}
+
+
+def ended_job(event: dict[str, Any], *, hook: PikaHook, jobid: str, cancel_on_timeout: bool, log: Logger) -> Job:
+    """
+    Read a trigger's event on the worker.
+
+    :raises AirflowSensorTimeout: when the deadline passed
+    :raises PikaError: what ended the wait, if it may pass; otherwise as ``AirflowFailException``
+    """
+    outcome = event.get("outcome")
+    if outcome == "ended":
+        return Job.from_answer(event.get("job") or {}, jobid)
+    if outcome == "timeout":
+        raise timed_out(str(event.get("message")), hook=hook, jobid=jobid, cancel=cancel_on_timeout, log=log)
+    if outcome == "error":
+        raise task_error(PikaError.from_event(event.get("error") or {}))
+    raise PikaError(f"The trigger reported {outcome!r}, which this version does not know.", jobid=jobid)
+
+
+def timed_out(message: str, *, hook: PikaHook, jobid: str, cancel: bool, log: Logger) -> AirflowSensorTimeout:
+    """Return the timeout to raise, after cancelling the job if the task asks for that."""
+    if cancel:
+        message += " " + _cancel(hook, jobid, log)
+    return AirflowSensorTimeout(message)
+
+
+def completed(job: Job, *, hook: PikaHook, push: Callable[[str, Any], None] | None, log: Logger) -> dict[str, Any]:
+    """
+    Hand on a job that has ended: its keys, and its ``video_url`` in an XCom of its own.
+
+    :param push: pushes an XCom, None where the task pushes none
+    :raises AirflowFailException: when the job ended badly
+    """
+    if job.status != "completed":
+        raise task_error(hook.job_failed(job))
+    if job.video_url is None:
+        log.warning("Job %s has completed, but there is no video among its attachments.", job.jobid)
+    else:
+        log.info("Job %s has completed: %s", job.jobid, job.video_url)
+    if push:
+        push("video_url", job.video_url)
+    return job.public()
+
+
+def cancel_if_failed(ti: Any, hook: PikaHook, jobid: str, log: Logger) -> None:
+    """
+    Cancel the job of a killed task, if and only if a person marked the task as failed.
+
+    The state is read back, because a worker is also killed by a clear, a node going down or a rebalancing: the
+    job is then another try's, and it is paid for.
+    """
+    # In a thread: the signal may have struck while the main thread talks to the supervisor, holding its lock.
+    pool = ThreadPoolExecutor(max_workers=1)
+    try:
+        state = pool.submit(task_state, ti).result(timeout=_KILL_PATIENCE)
+    except Exception as error:  # noqa: BLE001 - whatever the reason, an unreadable state leaves the job alone
+        log.warning("Job %s was left alone: the state of this task cannot be read (%r).", jobid, error)
+        return
+    finally:
+        pool.shutdown(wait=False)
+    if state == "failed":
+        log.info("The task was marked as failed. %s", _cancel(hook, jobid, log))
+    else:
+        log.info("Job %s was left alone: the task is %s, not failed.", jobid, state)
+
+
+def task_state(ti: Any) -> str | None:
+    """Ask Airflow for the state of a task instance, from a worker or a triggerer."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    mapped = ti.map_index is not None and ti.map_index >= 0
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, map_index=ti.map_index if mapped else None, task_ids=[ti.task_id], run_ids=[ti.run_id]
+    )
+    of_run: dict[str, str] = states.get(ti.run_id, {})
+    return of_run.get(f"{ti.task_id}_{ti.map_index}" if mapped else ti.task_id)
+
+
+def _cancel(hook: PikaHook, jobid: str, log: Logger) -> str:
+    try:
+        job = hook.cancel_job(jobid)
+    except PikaError as error:
+        # The task ends as it does whether or not this works; the job then runs to its end.
+        log.warning("Job %s could not be cancelled: %s", jobid, error)
+        return "Cancelling it failed; see the log."
+    return f"Asked the API to cancel job {jobid}: it is {job.status or 'in an unnamed state'}."
