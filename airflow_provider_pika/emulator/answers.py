@@ -1,0 +1,210 @@
+"""The bodies of the API's answers, and those of the scripted faults."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timezone
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
+
+from airflow_provider_pika.emulator.film import HEIGHT, WIDTH, film_size
+from airflow_provider_pika.emulator.state import (
+    ACCOUNT_DISCORD,
+    Job,
+    Refusal,
+    State,
+    mask,
+    queue_full,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_pika.emulator.faults import Fault
+    from airflow_provider_pika.emulator.links import Links
+
+EXPIRED_TEXT = "This content is no longer available."
+_MESSAGE_IDS = 1_100_000_000_000_000_000
+_ATTACHMENT_IDS = 1_200_000_000_000_000_000
+_HTML_PAGE = "<!DOCTYPE html><html><head><title>Just a moment</title></head><body><h1>Just a moment…</h1></body></html>"
+
+
+def error(status: int, text: str, /, **extra: Any) -> Response:
+    """Return an error in the API's form."""
+    return refused(Refusal(status, text, **extra))
+
+
+def refused(refusal: Refusal) -> Response:
+    """Return a refusal as an answer."""
+    return JSONResponse(refusal.body, refusal.status)
+
+
+def moderated(job: Job) -> Response:
+    """Return the 422 that says a submit was refused; its job exists and has ended."""
+    return error(422, "Moderated", errorDetails=job.reason, jobid=job.jobid, status="moderated")
+
+
+def no_route(method: str, path: str) -> Response:
+    """Return the 404 page of the web framework, which is not the API's."""
+    html = f"<!DOCTYPE html><html><body><pre>Cannot {method} {escape(path)}</pre></body></html>"
+    return HTMLResponse(html, 404)
+
+
+def account(channel: str, limit: int) -> dict[str, Any]:
+    """Return a configured account as the API shows it."""
+    return {"channel": channel, "discord": mask(ACCOUNT_DISCORD), "maxJobs": limit}
+
+
+def attachment_path(job: Job) -> str:
+    """Return where the job's film is served, without the query that makes it readable."""
+    name = re.sub(r"[^A-Za-z0-9]+", "_", job.asked.prompt)[:40].strip("_") or "video"
+    return f"/attachments/{job.channel}/{_ATTACHMENT_IDS + job.number}/{name}.mp4"
+
+
+def job_body(job: Job, state: State, links: Links, base_url: str) -> dict[str, Any]:
+    """
+    Return a job as the API shows it, with a link signed for this very answer.
+
+    :param base_url: where the client reaches this server
+    """
+    asked = job.asked
+    body: dict[str, Any] = {
+        "jobid": job.jobid,
+        "verb": "pika-encrypt_text",
+        "status": job.status,
+        "created": _utc(job.created),
+        "updated": _utc(job.updated),
+        "message": asked.message,
+        "prompt": asked.prompt,
+        "font": asked.font,
+        "image": asked.image,
+        "discord": job.discord,
+        "channel": job.channel,
+        "maxJobs": job.max_jobs,
+        "replyUrl": asked.reply_url,
+        "replyRef": asked.reply_ref,
+        "messageId": str(_MESSAGE_IDS + job.number),
+        "content": job.content or f"**{asked.prompt}** - `{asked.message}` ({_progress(job, state.now())})",
+        "timestamp": datetime.fromtimestamp(job.updated, timezone.utc).isoformat(timespec="microseconds"),
+        "error": job.reason,
+        "code": 200,
+    }
+    if job.status == "completed":
+        body["buttons"] = ["retry"]
+        if not job.traits.no_video:
+            body["attachments"] = [_attachment(job, state, links, base_url)]
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def for_fault(fault: Fault, state: State, base_url: str, method: str, path: str) -> Response | None:
+    """Return the answer of a fault that strikes before any work; None if it is not of that kind."""
+    params = fault.params
+    if fault.kind == "queue_full":
+        executing = [job.jobid for job in state.running()]
+        return refused(queue_full(executing or ["job:20240101000000000-user:1000-channel:1-bot:pika"]))
+    if fault.kind == "discord_429":
+        limits = {
+            "message": "You are being rate limited.",
+            "retry_after": params.get("retry_after", 3.5),
+        }
+        details = "rate limited, slow down" if params.get("unreadable") else json.dumps(limits | {"global": False})
+        return error(429, "Discord refused the request", errorDetails=details)
+    if fault.kind == "rate_limit":
+        answer = error(429, "Too many requests")
+        if "retry_after" in params:
+            answer.headers["Retry-After"] = f"{params['retry_after']:g}"
+        return answer
+    if fault.kind == "route_missing":
+        return no_route(method, path)
+    if fault.kind == "redirect":
+        return RedirectResponse(params.get("location", f"{base_url}/_emulator/redirected"), 307)
+    plain = {
+        "bad_request": (400, "Something is wrong with the request"),
+        "unauthorized": (401, "Unauthorized"),
+        "payment": (402, "Your subscription has expired"),
+        "forbidden": (403, "Forbidden"),
+        "not_found": (404, "Unable to locate what was asked for"),
+    }
+    return error(*plain[fault.kind]) if fault.kind in plain else None
+
+
+def distorted(fault: Fault, whole: Response) -> Response:
+    """Return what a fault makes of an answer whose work was done."""
+    if fault.kind == "server_error":
+        status = fault.params.get("status", 500)
+        return error(
+            status,
+            {502: "Bad gateway", 503: "Unavailable", 504: "Timed out"}.get(status, "Server error"),
+        )
+    if fault.kind == "html":
+        return HTMLResponse(_HTML_PAGE, fault.params.get("status", 200))
+    if fault.kind == "empty":
+        return Response(b"", fault.params.get("status", 200))
+    body = json.loads(bytes(whole.body) or b"null")
+    if fault.kind == "list_instead":
+        return JSONResponse({"jobs": body} if isinstance(body, list) else [body], whole.status_code)
+    body.pop("jobid", None)
+    return JSONResponse(body, whole.status_code)
+
+
+def film_answer(film: bytes, byte_range: str | None, etag: str, if_range: str | None) -> Response:
+    """
+    Return a film, or the part of it a ``Range`` header asks for.
+
+    :param etag: the film's version
+    :param if_range: the version of which the client wants a part; of another one it gets the whole
+    """
+    headers = {"Accept-Ranges": "bytes", "ETag": etag, "Cache-Control": "private"}
+    found = re.fullmatch(r"bytes=(\d*)-(\d*)", (byte_range or "").strip())
+    if not found or found.groups() == ("", "") or if_range not in (None, etag):
+        return Response(film, 200, headers, "video/mp4")
+    first, last = found.groups()
+    start = int(first) if first else max(0, len(film) - int(last))
+    end = min(int(last), len(film) - 1) if first and last else len(film) - 1
+    if start > end:
+        headers["Content-Range"] = f"bytes */{len(film)}"
+        return PlainTextResponse("The range is outside of the file", 416, headers)
+    headers["Content-Range"] = f"bytes {start}-{end}/{len(film)}"
+    return Response(film[start : end + 1], 206, headers, "video/mp4")
+
+
+def _attachment(job: Job, state: State, links: Links, base_url: str) -> dict[str, Any]:
+    now = state.now()
+    lasts = state.settings.link_seconds
+    if job.traits.expired_link and not job.links_given:
+        lasts = -1
+    job.links_given += 1
+    path = attachment_path(job)
+    url = base_url + links.sign(path, now, now + lasts)
+    return {
+        "id": str(_ATTACHMENT_IDS + job.number),
+        "filename": path.rsplit("/", 1)[1],
+        "size": film_size(job.asked.message, job.asked.prompt),
+        "url": url,
+        "proxy_url": url,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "content_type": "video/mp4",
+    }
+
+
+def _progress(job: Job, now: float) -> str:
+    if job.ended is not None:
+        return job.reason or "100%"
+    if job.status == "started":
+        return "Waiting to start"
+    if job.pace.reads is not None:
+        return f"{min(95, 100 * job.reads // job.pace.reads)}%"
+    return f"{min(95, int(100 * (now - job.created) / max(job.pace.seconds, 0.001)))}%"
+
+
+def _utc(moment: float) -> str:
+    text = datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
