@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow.sdk import BaseOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
         AirflowSensorTimeout,
         AirflowSkipException,
     )
+
+    from airflow_provider_pika.api.job import Job
 else:
     try:
         from airflow.sdk.configuration import conf
@@ -42,7 +47,10 @@ __all__ = [
     "AirflowSkipException",
     "TaskStateStore",
     "conf",
+    "count_job",
+    "count_submit",
     "task_state_store",
+    "why_a_worker_must_end",
 ]
 
 
@@ -63,3 +71,59 @@ def task_state_store(context: Context) -> TaskStateStore | None:
     """Return the store that outlives retries, reschedules and kills; None below Airflow 3.3."""
     store: TaskStateStore | None = context.get("task_state_store")
     return store
+
+
+def why_a_worker_must_end(task: Any) -> str | None:
+    """
+    Return what a task would lose if it ended in the triggerer, None if nothing.
+
+    Seen on Airflow 3.3: a task that ends there runs no success callback, listener or ``post_execute``, records no
+    asset event, does not tell a downstream ``expand()`` how long its result is, and serializes on the event loop.
+    """
+    from airflow.sdk.bases.xcom import BaseXCom
+    from airflow.sdk.execution_time.xcom import XCom
+
+    if not hasattr(BaseXCom, "aset"):
+        return "this Airflow cannot write an XCom from the triggerer (3.3 and later can)"
+    # The listener manager has moved between versions; where XCom.aset exists, it is here.
+    from airflow.sdk.listener import get_listener_manager
+
+    hook = get_listener_manager().hook
+    losses = {
+        "do_xcom_push is off": not task.do_xcom_push,
+        "it has an on_success_callback": bool(task.on_success_callback),
+        "it has outlets": bool(task.outlets),
+        "it has a post_execute": bool(task._post_execute_hook)
+        or type(task).post_execute is not BaseOperator.post_execute,
+        "a listener waits for its success": bool(hook.on_task_instance_success.get_hookimpls()),
+        "a downstream task is expanded over its result": next(task.iter_mapped_dependants(), None) is not None,
+        "a custom XCom backend is in use": XCom is not BaseXCom,
+    }
+    return next((loss for loss, would_be in losses.items() if would_be), None)
+
+
+def count_submit(outcome: str, *, queued: float | None = None) -> None:
+    """
+    Count a submit in Airflow's metrics.
+
+    :param outcome: ``made``, ``queue_full``, ``rate_limited``, ``unknown`` or ``refused``
+    :param queued: seconds from the first attempt to the job
+    """
+    stats = _stats()
+    stats.incr("pika.submit", tags={"outcome": outcome})
+    if queued is not None:
+        stats.timing("pika.queue_wait", timedelta(seconds=queued))
+
+
+def count_job(job: Job) -> None:
+    """Record how long a job took, by how it ended."""
+    if job.duration is not None:
+        _stats().timing("pika.job_duration", timedelta(seconds=job.duration), tags={"outcome": job.status})
+
+
+def _stats() -> Any:
+    try:
+        from airflow.sdk.observability.stats import Stats
+    except ImportError:  # Airflow 3.1
+        from airflow.stats import Stats
+    return Stats

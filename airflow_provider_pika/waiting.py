@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_pika.api.errors import is_final
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.pacing import LOOK_GAP, Verdict, Watch
-from airflow_provider_pika.compat import AirflowFailException, AirflowSensorTimeout, task_state_store
+from airflow_provider_pika.compat import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    count_job,
+    task_state_store,
+    why_a_worker_must_end,
+)
 from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
 
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 WAIT_KEY = "pika_wait"
 # Airflow's own timeout of a deferral comes later than the trigger's deadline, which words it better: it is
 # for a trigger that hangs.
-BACKSTOP = timedelta(minutes=5)
+BACKSTOP = timedelta(minutes=10)
 # A supervisor answers in milliseconds; on_kill has about five seconds before SIGKILL.
 _KILL_PATIENCE = 3.0
 
@@ -118,18 +124,27 @@ class JobWait:
             self._keep()
         return verdict
 
-    def deferral(self, *, cancel_on_kill: bool) -> dict[str, Any]:
-        """Return the arguments of ``defer()`` that let the triggerer go on with this wait."""
+    def deferral(self, task: Any, *, returns: str) -> dict[str, Any]:
+        """
+        Return the arguments of ``defer()`` that let the triggerer go on with this wait.
+
+        :param task: the sensor or operator that defers
+        :param returns: its result, ``"job"`` or ``"jobid"``
+        """
         # Imported here: a DAG file is parsed often and defers never.
         from airflow_provider_pika.triggers.pika import PikaJobTrigger
 
+        why_not = why_a_worker_must_end(task) if task.end_from_trigger else None
+        if why_not:
+            self.log.info("This task will end on a worker, not in the triggerer: %s.", why_not)
         watch = self.watch
         trigger = PikaJobTrigger(
             pika_conn_id=self.hook.pika_conn_id,
             jobid=watch.jobid,
             poll_interval=watch.interval,
             deadline=watch.deadline,
-            cancel_on_kill=cancel_on_kill,
+            cancel_on_kill=task.cancel_on_kill,
+            end_from_trigger=returns if task.end_from_trigger and not why_not else None,
         )
         left = timedelta(seconds=max(LOOK_GAP, watch.deadline - time.time()))
         return {"trigger": trigger, "method_name": "execute_complete", "timeout": left + BACKSTOP}
@@ -166,6 +181,7 @@ def completed(job: Job, *, hook: PikaHook, push: Callable[[str, Any], None] | No
     :param push: pushes an XCom, None where the task pushes none
     :raises AirflowFailException: when the job ended badly
     """
+    count_job(job)
     if job.status != "completed":
         raise task_error(hook.job_failed(job))
     if job.video_url is None:

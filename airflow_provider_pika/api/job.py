@@ -62,6 +62,17 @@ class Job:
         return next((str(a["url"]) for a in self.videos if a.get("url")), None)
 
     @property
+    def duration(self) -> float | None:
+        """Seconds from the job's creation to its last change, None if the API does not say readably."""
+        import pendulum
+
+        try:
+            created, updated = (pendulum.parse(str(self.raw[key])) for key in ("created", "updated"))
+        except (KeyError, ValueError):
+            return None
+        return float((updated - created).total_seconds())  # type: ignore[operator, union-attr]
+
+    @property
     def words(self) -> str:
         """The API's own words about how the job ended, as far as it gave any."""
         said = [str(self.raw[key]) for key in ("error", "errorDetails", "content") if self.raw.get(key)]

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pendulum
 from airflow.sdk import BaseOperator
@@ -24,7 +24,7 @@ from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, Pika
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.operators.submission import Submission
-from airflow_provider_pika.waiting import JobWait, cancel_if_failed, completed, ended_job, task_error, timed_out
+from airflow_provider_pika.waiting import BACKSTOP, JobWait, cancel_if_failed, completed, ended_job, task_error, timed_out
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -55,13 +55,15 @@ class EncryptTextOperator(BaseOperator):
         3.3+ counted from the first attempt since the last clear, below from this try's first leg
     :param wait_for_completion: also wait for the job to end, and push the finished job as ``job`` and its
         ``video_url``
-    :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``
+    :param deferrable: wait in the triggerer, for room in a full queue and for the job; default ``[operators] default_deferrable``
     :param poll_interval: seconds between looks at the job; raised to 10 (the API's limit), without ``deferrable`` to 15
     :param timeout: seconds to wait for the job to end, then ``AirflowSensorTimeout``
     :param cancel_on_kill: while waiting, cancel the job when a person marks the task as failed
     :param cancel_on_timeout: cancel the job when ``timeout`` is reached
     :param resubmit_unknown: submit again where it cannot be found out whether an earlier submit made a job. This may
         pay twice
+    :param end_from_trigger: while waiting deferrable on Airflow 3.3+: let a completed job end the task in the
+        triggerer, without another worker start, wherever that loses nothing (see the README)
     """
 
     template_fields: Sequence[str] = (
@@ -98,6 +100,7 @@ class EncryptTextOperator(BaseOperator):
         cancel_on_kill: bool = False,
         cancel_on_timeout: bool = False,
         resubmit_unknown: bool = False,
+        end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -121,11 +124,29 @@ class EncryptTextOperator(BaseOperator):
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.resubmit_unknown = resubmit_unknown
+        self.end_from_trigger = end_from_trigger
         self._ti: Any = None
         self._waited_for: str | None = None
 
     def execute(self, context: Context) -> str:
         """Submit the job, or go on with the one an earlier attempt submitted; wait for it if asked to."""
+        return self._submit(context)
+
+    def submit_again(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        queued_since: float | None = None,
+        turn: int = 1,
+        refusal: dict[str, Any] | None = None,
+    ) -> str:
+        """Take over from the line before a full queue: submit, or say that the line was too long."""
+        if event.get("outcome") == "timeout":
+            error = PikaError.from_event(refusal or {})
+            raise self._queue_timeout(error) from error
+        return self._submit(context, queued_since, turn)
+
+    def _submit(self, context: Context, queued_since: float | None = None, turn: int = 0) -> str:
         self._ti = context["ti"]
         hook = PikaHook(self.pika_conn_id)
         submission = Submission(
@@ -133,6 +154,7 @@ class EncryptTextOperator(BaseOperator):
             hook=hook,
             inputs=self._inputs(),
             resubmit_unknown=self.resubmit_unknown,
+            queued_since=queued_since,
             tell_jobid=self._tell_jobid,
             log=self.log,
         )
@@ -143,7 +165,7 @@ class EncryptTextOperator(BaseOperator):
         try:
             job = submission.job()
         except (PikaQueueFullError, PikaRateLimitedError) as error:
-            raise self._reschedule(context, error, submission.queued_since) from error
+            self._wait_for_room(context, hook, error, submission.queued_since, turn)
         except PikaError as error:
             raise task_error(error) from error
         if job.is_final and job.status != "completed":
@@ -175,21 +197,48 @@ class EncryptTextOperator(BaseOperator):
         if self.do_xcom_push:
             self._ti.xcom_push("jobid", jobid)
 
-    def _reschedule(self, context: Context, error: PikaError, queued_since: float) -> Exception:
-        left = queued_since + self.queue_timeout - time.time()
+    def _wait_for_room(
+        self, context: Context, hook: PikaHook, error: PikaError, queued_since: float, turn: int
+    ) -> NoReturn:
+        """Leave the worker until there may be room: for the triggerer's line, or until a later leg."""
+        now = time.time()
+        deadline = queued_since + self.queue_timeout
         wait = submit_wait(
             error,
             turned_away=context.get("task_reschedule_count") or 0,
-            left=left,
-            spread=random.random(),  # noqa: S311 - jitter, no secret
+            left=deadline - now,
+            spread=random.random(),
         )
         if wait is None:
-            return AirflowSensorTimeout(
-                f"No job was submitted within the queue_timeout of {duration(self.queue_timeout)}. The last answer: {error}"
-                " Give a longer queue_timeout, or let fewer tasks submit at once through an Airflow pool."
-            )
-        self.log.info("%s Submitting again in %d s.", error, wait)
-        return AirflowRescheduleException(pendulum.now("UTC").add(seconds=wait))
+            raise self._queue_timeout(error) from error
+        if not self.deferrable:
+            self.log.info("%s Submitting again in %d s.", error, wait)
+            raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=wait)) from error
+        from airflow_provider_pika.triggers.pika import PikaSlotTrigger
+
+        limited = isinstance(error, PikaRateLimitedError)
+        self.log.info("%s Waiting in line in the triggerer.", error)
+        self.defer(
+            trigger=PikaSlotTrigger(
+                pika_conn_id=self.pika_conn_id,
+                lane=self.channel or hook.settings.channel or "",
+                executing_jobs=getattr(error, "executing_jobs", []),
+                turned_away_at=now,
+                hold_until=now + wait if limited else now,
+                queued_since=queued_since,
+                deadline=deadline,
+                turn=turn,
+            ),
+            method_name="submit_again",
+            kwargs={"queued_since": queued_since, "turn": turn + 1, "refusal": error.to_event()},
+            timeout=timedelta(seconds=max(LOOK_GAP, deadline - now)) + BACKSTOP,
+        )
+
+    def _queue_timeout(self, error: PikaError) -> AirflowSensorTimeout:
+        return AirflowSensorTimeout(
+            f"No job was submitted within the queue_timeout of {duration(self.queue_timeout)}. The last answer: {error}"
+            " Give a longer queue_timeout, or let fewer tasks submit at once through an Airflow pool."
+        )
 
     def _wait(self, context: Context, hook: PikaHook, jobid: str, found: Job | None = None) -> str:
         if self._raised_interval and found:
@@ -218,7 +267,7 @@ class EncryptTextOperator(BaseOperator):
 
     def _pause(self, context: Context, wait: JobWait, after: float) -> None:
         if self.deferrable:
-            self.defer(**wait.deferral(cancel_on_kill=self.cancel_on_kill))
+            self.defer(**wait.deferral(self, returns="jobid"))
         if task_state_store(context):
             raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=max(RESCHEDULE_GAP, after)))
         # Below Airflow 3.3 a rescheduled task forgets its jobid and would pay again: so the worker is held.

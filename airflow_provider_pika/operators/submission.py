@@ -20,8 +20,14 @@ from airflow_provider_pika.api.adoption import (
 from airflow_provider_pika.api.errors import MAY_EXIST
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.pacing import when
-from airflow_provider_pika.compat import conf, task_state_store
-from airflow_provider_pika.exceptions import PikaError, PikaNotFoundError, PikaUnknownOutcomeError
+from airflow_provider_pika.compat import conf, count_submit, task_state_store
+from airflow_provider_pika.exceptions import (
+    PikaError,
+    PikaNotFoundError,
+    PikaQueueFullError,
+    PikaRateLimitedError,
+    PikaUnknownOutcomeError,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 
 SUBMIT_KEY = "pika_submit"
 _GATEWAY_TIMEOUT = 504
+_OUTCOMES: dict[type[PikaError], str] = {PikaQueueFullError: "queue_full", PikaRateLimitedError: "rate_limited"}
 
 
 class Submission:
@@ -39,6 +46,7 @@ class Submission:
 
     :param inputs: the rendered inputs, as keyword arguments of :meth:`PikaHook.encrypt_text`
     :param resubmit_unknown: submit again although an earlier submit's outcome cannot be found out
+    :param queued_since: when this try joined the line, if it comes back from waiting there
     :param tell_jobid: called with the jobid as soon as one is known
     """
 
@@ -49,6 +57,7 @@ class Submission:
         hook: PikaHook,
         inputs: dict[str, Any],
         resubmit_unknown: bool,
+        queued_since: float | None,
         tell_jobid: Callable[[str], None],
         log: Logger,
     ) -> None:
@@ -65,7 +74,8 @@ class Submission:
         self._record = Record.from_json(kept) if kept else None
         # Every clear raises max_tries, a retry or a reschedule never does.
         self.cleared = self._record is not None and self._record.max_tries != self._ti.max_tries
-        self.queued_since = self._queued_since()
+        self._back_in_try = queued_since is not None or bool(context.get("task_reschedule_count"))
+        self.queued_since = self._queued_since() if queued_since is None else queued_since
         self._strangers: set[str] = set()
 
     def job(self) -> Job:
@@ -155,7 +165,7 @@ class Submission:
 
     def _storeless_job(self) -> Job | None:
         """Below Airflow 3.3 nothing outlives a try: look for the job this task instance's digest marks."""
-        if self._store or self._ti.try_number <= 1 or self._context.get("task_reschedule_count"):
+        if self._store or self._ti.try_number <= 1 or self._back_in_try:
             return None
         self.log.info("This is try %d: looking for a job of an earlier one.", self._ti.try_number)
         job = self._find(self._reply_ref())
@@ -172,6 +182,7 @@ class Submission:
             try:
                 job = self.hook.encrypt_text(**self._inputs | {"reply_ref": reply_ref})
             except PikaUnknownOutcomeError as error:
+                count_submit("unknown")
                 # This is the one search of a try; a second lost answer ends it.
                 if searched:
                     raise
@@ -181,11 +192,13 @@ class Submission:
                     return self._keep_job(found, asked_at=asked_at, inputs=self._digest)
             except PikaError as error:
                 # A refusal: no job was made, or none that runs.
+                count_submit(_OUTCOMES.get(type(error), "refused"))
                 self._keep()
                 if error.jobid:
                     self._tell_jobid(error.jobid)
                 raise
             else:
+                count_submit("made", queued=time.time() - self.queued_since)
                 return self._keep_job(job, asked_at=asked_at, inputs=self._digest)
 
     def _search(self, error: PikaUnknownOutcomeError, reply_ref: str, asked_at: float) -> Job | None:
