@@ -1,0 +1,101 @@
+# What can be done here: `make help`. Every environment is built on demand from the pinned files in requirements/.
+
+PYTHON ?= python3
+UV := .venv/bin/uv
+BIN := .venv/bin
+MATRIX := 3.1 3.2
+PYTEST_ARGS ?=
+# Tests and processes started here must not pick up somebody's own Airflow or virtual environment.
+unexport VIRTUAL_ENV AIRFLOW_HOME PYTHONPATH
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z][a-z0-9.-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: demo
+demo: .venv/.ready ## Run the smallest example in a real Airflow against the emulator, and keep the film
+	@$(BIN)/python -m dev.demo
+
+.PHONY: ui
+ui: .venv/.ready ## Leave Airflow's pages and the emulator up for clicking around, until Ctrl-C
+	@$(BIN)/python -m dev.demo --ui
+
+.PHONY: test
+test: .venv/.ready ## Unit and integration tests on Airflow 3.3
+	@echo "== unit and integration tests, Airflow 3.3"
+	@$(BIN)/python -m pytest tests/unit tests/integration $(PYTEST_ARGS)
+
+.PHONY: test-system
+test-system: .venv/.ready ## System tests: real Airflow processes (slow)
+	@echo "== system tests, Airflow 3.3"
+	@$(BIN)/python -m pytest tests/system $(PYTEST_ARGS)
+
+.PHONY: test-matrix
+test-matrix: test $(MATRIX:%=test-%) ## Unit and integration tests on every supported Airflow
+
+.PHONY: $(MATRIX:%=test-%)
+$(MATRIX:%=test-%): test-%: .venvs/%/.ready
+	@echo "== unit and integration tests, Airflow $*"
+	@.venvs/$*/bin/python -m pytest tests/unit tests/integration $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: .venv/.ready ## Ruff: rules and format
+	@echo "== ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: format
+format: .venv/.ready ## Let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: types
+types: .venv/.ready ## Mypy, strict
+	@echo "== mypy"
+	@$(BIN)/mypy
+
+.PHONY: wheel-check
+wheel-check: .venv/.ready ## Build the wheel, install it in a fresh environment, ask Airflow about it
+	@echo "== wheel"
+	@$(BIN)/python -m dev.wheel_check
+
+.PHONY: lock
+lock: $(UV) ## Renew the pinned requirements (LOCK_ARGS=--upgrade for the newest)
+	@for v in 3.3 $(MATRIX); do \
+	  echo "Locking requirements/airflow-$$v.txt"; \
+	  $(UV) pip compile --quiet --universal --python-version 3.10 --fork-strategy fewest \
+	    --no-emit-index-url --no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS) \
+	    pyproject.toml --extra emulator requirements/airflow-$$v.in --output-file requirements/airflow-$$v.txt \
+	    || exit 1; \
+	done
+
+.PHONY: clean
+clean: ## Remove environments, caches and what demo and tests left
+	rm -rf .venv .venvs .demo .bench dist .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The package goes in editable, without its dependencies (they are pinned) and without build isolation (so is hatchling).
+define install
+@$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python -r requirements/airflow-$(2).txt
+@$(UV) pip install --quiet --python $(1)/bin/python --no-deps --no-build-isolation -e .
+@touch $(1)/.ready
+endef
+
+$(UV): requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
+	@echo "Preparing .venv"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/uv.txt
+	@touch $@
+
+.venv/.ready: $(UV) requirements/airflow-3.3.txt pyproject.toml
+	@echo "Installing Airflow 3.3 in .venv; the first time this takes a minute or two"
+	$(call install,.venv,3.3)
+
+.venvs/%/.ready: $(UV) requirements/airflow-%.txt pyproject.toml
+	@echo "Installing Airflow $* in .venvs/$*"
+	@test -x .venvs/$*/bin/python || $(UV) venv --quiet --python $(BIN)/python .venvs/$*
+	$(call install,.venvs/$*,$*)

@@ -1,0 +1,120 @@
+"""A thin client of Airflow's public REST API (v2), for tests, benchmarks and the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+
+class AirflowApiError(AssertionError):
+    """Airflow refused a request; the text says which and why."""
+
+
+class AirflowApi:
+    """The calls tests need; for any other there is :meth:`request`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._session = requests.Session()
+        self._session.trust_env = False  # neither a proxy nor .netrc has a part in loopback
+
+    def request(self, method: str, path: str, **kwargs: Any) -> Any:
+        """Call ``/api/v2<path>`` and return the decoded answer; anything but 2xx raises."""
+        if "Authorization" not in self._session.headers:
+            # All users are admins in this Airflow, so a token is to be had without a password.
+            token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
+            self._session.headers["Authorization"] = f"Bearer {token}"
+        answer = self._session.request(method, f"{self.url}/api/v2{path}", timeout=60, **kwargs)
+        if not answer.ok:
+            raise AirflowApiError(f"{method} {path}: {answer.status_code} {answer.text[:2000]}")
+        return answer.json() if answer.content else None
+
+    def health(self) -> dict[str, Any] | None:
+        """Return what the api-server says of all components, None while it does not answer."""
+        try:
+            answer = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=5)
+        except requests.RequestException:
+            return None
+        return answer.json() if answer.ok else None
+
+    def trigger(self, dag_id: str, *, conf: dict[str, Any] | None = None, run_id: str | None = None) -> str:
+        """Start a run and return its id."""
+        body: dict[str, Any] = {"logical_date": None, "conf": conf or {}}
+        if run_id:
+            body["dag_run_id"] = run_id
+        return str(self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+    def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Return a run."""
+        return self.request("GET", _run(dag_id, run_id))
+
+    def clear_run(self, dag_id: str, run_id: str, *, only_failed: bool = False) -> Any:
+        """Clear a whole run, as a person does in the grid."""
+        return self.request(
+            "POST", f"{_run(dag_id, run_id)}/clear", json={"dry_run": False, "only_failed": only_failed}
+        )
+
+    def set_run_state(self, dag_id: str, run_id: str, state: str) -> Any:
+        """Mark a run as success or failed."""
+        return self.request("PATCH", _run(dag_id, run_id), json={"state": state})
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the task instances of a run (the first hundred)."""
+        return self.request("GET", f"{_run(dag_id, run_id)}/taskInstances")["task_instances"]
+
+    def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any]:
+        """Return one task instance, rendered fields included."""
+        return self.request("GET", _task(dag_id, run_id, task_id, map_index))
+
+    def clear(
+        self, dag_id: str, run_id: str, tasks: Sequence[str | tuple[str, int]], *, downstream: bool = False
+    ) -> Any:
+        """Clear task instances, each named by its id or by (id, map index), in whatever state they are."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": list(tasks),
+            "only_failed": False,
+            "include_downstream": downstream,
+        }
+        return self.request("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
+
+    def set_task_state(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> Any:
+        """Mark a task instance as success, failed or skipped."""
+        return self.request("PATCH", _task(dag_id, run_id, task_id, map_index), json={"new_state": state})
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """Return the value of an XCom; a missing one raises."""
+        path = f"{_path(dag_id, run_id, task_id)}/xcomEntries/{quote(key, safe='')}"
+        return self.request("GET", path, params={"map_index": map_index, "stringify": "false"})["value"]
+
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
+        """Return the log of one try as the pages show it, worker and triggerer interleaved."""
+        path = f"{_path(dag_id, run_id, task_id)}/logs/{try_number}"
+        answer = self.request(
+            "GET",
+            path,
+            params={"map_index": map_index, "full_content": "true"},
+            headers={"Accept": "application/json"},
+        )
+        return "\n".join(line if isinstance(line, str) else str(line.get("event", "")) for line in answer["content"])
+
+    def links(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, str | None]:
+        """Return the extra links of a task instance."""
+        path = f"{_path(dag_id, run_id, task_id)}/links"
+        return self.request("GET", path, params={"map_index": map_index})["extra_links"]
+
+
+def _run(dag_id: str, run_id: str) -> str:
+    return f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
+
+
+def _path(dag_id: str, run_id: str, task_id: str) -> str:
+    return f"{_run(dag_id, run_id)}/taskInstances/{task_id}"
+
+
+def _task(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    return _path(dag_id, run_id, task_id) + (f"/{map_index}" if map_index >= 0 else "")

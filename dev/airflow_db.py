@@ -1,0 +1,149 @@
+"""
+Airflow's own database as the judge of a test.
+
+The journal is a table filled by SQLite triggers on ``task_instance``: unlike samples, it misses no change of
+state however short, and it stays when Airflow overwrites or deletes the row.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_COLUMNS = "dag_id, run_id, task_id, map_index, state, try_number"
+_NOW = "(julianday('now') - 2440587.5) * 86400.0"
+_JOURNAL = f"""
+CREATE TABLE IF NOT EXISTS dev_journal (at REAL, {_COLUMNS});
+CREATE TRIGGER IF NOT EXISTS dev_journal_insert AFTER INSERT ON task_instance BEGIN
+  INSERT INTO dev_journal VALUES ({_NOW}, NEW.{_COLUMNS.replace(", ", ", NEW.")});
+END;
+CREATE TRIGGER IF NOT EXISTS dev_journal_update AFTER UPDATE OF state, try_number ON task_instance
+WHEN NEW.state IS NOT OLD.state OR NEW.try_number IS NOT OLD.try_number BEGIN
+  INSERT INTO dev_journal VALUES ({_NOW}, NEW.{_COLUMNS.replace(", ", ", NEW.")});
+END;
+"""
+
+
+def clean_env() -> dict[str, str]:
+    """Return this process's environment without anything that would steer an Airflow, or send loopback to a proxy."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_AIRFLOW"))}
+    for key in ("NO_PROXY", "no_proxy"):
+        env[key] = ",".join(filter(None, [env.get(key), "127.0.0.1", "localhost"]))
+    return env
+
+
+def migrated_database(target: Path, python: Path | None = None) -> None:
+    """
+    Put a freshly migrated database at ``target``.
+
+    ``airflow db migrate`` runs once for each environment and Airflow version; its result is kept inside the
+    environment's folder and copied from then on.
+    """
+    python = python or Path(sys.executable)
+    asked = "import sys; from importlib.metadata import version; print(sys.prefix, version('apache-airflow-core'))"
+    prefix, version = subprocess.check_output([python, "-c", asked], text=True).strip().rsplit(" ", 1)
+    cached = Path(prefix) / "dev-cache" / f"airflow-{version}.db"
+    if not cached.exists():
+        cached.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent) as home:
+            env = {**clean_env(), "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+            done = subprocess.run(
+                [python, "-m", "airflow", "db", "migrate"], env=env, text=True, capture_output=True, check=False
+            )
+            if done.returncode:
+                raise RuntimeError(f"airflow db migrate failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+            Path(home, "airflow.db").replace(cached)  # whole or not at all, should two do it at once
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(cached, target)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a task instance, as the database saw it."""
+
+    at: float
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    state: str | None
+    try_number: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Return what tells the tasks of one run apart."""
+        return self.task_id, self.map_index
+
+
+class AirflowDb:
+    """Read-only questions to the SQLite database of a running Airflow."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def install_journal(self) -> None:
+        """Let the database keep the journal; call before Airflow starts."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.executescript(_JOURNAL)
+
+    def sql(self, query: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
+        """Return the rows of a query as dicts."""
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(query, params)]
+
+    def dump(self) -> Iterator[tuple[str, str]]:
+        """Yield (table, text) for every row there is, to look for what must not be in it."""
+        for table in self.sql("SELECT name FROM sqlite_master WHERE type = 'table'"):
+            for row in self.sql(f'SELECT * FROM "{table["name"]}"'):
+                yield table["name"], " ".join(_text(value) for value in row.values())
+
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the task instances of a run as they stand."""
+        return self.sql(
+            "SELECT * FROM task_instance WHERE dag_id = ? AND run_id = ? ORDER BY task_id, map_index", (dag_id, run_id)
+        )
+
+    def task(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any] | None:
+        """Return one task instance, None when there is none yet."""
+        rows = [row for row in self.tasks(dag_id, run_id) if (row["task_id"], row["map_index"]) == (task_id, map_index)]
+        return rows[0] if rows else None
+
+    def journal(self, dag_id: str, run_id: str | None = None, task_id: str | None = None) -> list[Change]:
+        """Return all changes of state or try number, oldest first."""
+        rows = self.sql(
+            f"SELECT at, {_COLUMNS} FROM dev_journal WHERE dag_id = :dag"
+            " AND (:run IS NULL OR run_id = :run) AND (:task IS NULL OR task_id = :task) ORDER BY rowid",
+            {"dag": dag_id, "run": run_id, "task": task_id},
+        )
+        return [Change(**row) for row in rows]
+
+    def worker_starts(self, dag_id: str, run_id: str | None = None, task_id: str | None = None) -> int:
+        """Count how often a worker began a leg of a task: every change to *running* is one."""
+        return sum(change.state == "running" for change in self.journal(dag_id, run_id, task_id))
+
+    def spells(self, state: str, dag_id: str, run_id: str, task_id: str | None = None) -> list[tuple[Change, float]]:
+        """Return every stay in a state with its seconds; one that still lasts counts up to now."""
+        found: list[tuple[Change, float]] = []
+        entered: dict[tuple[str, int], Change] = {}
+        for change in self.journal(dag_id, run_id, task_id):
+            begun = entered.get(change.key)
+            if begun and change.state != state:
+                found.append((entered.pop(change.key), change.at - begun.at))
+            elif not begun and change.state == state:
+                entered[change.key] = change
+        return found + [(begun, time.time() - begun.at) for begun in entered.values()]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,212 @@
+"""
+A real Airflow on this machine, as real processes on loopback, in a folder of its own.
+
+For system tests, benchmarks and the demo. Everything is configured by environment variables, nothing of the
+outer environment's Airflow shines through, and however its owner ends, no process stays behind.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+from dev.airflow_api import AirflowApi
+from dev.airflow_db import AirflowDb, clean_env, migrated_database
+from dev.guard import marked
+from dev.processes import Family, free_port, tail, wait_until
+from dev.runs import Runs
+
+JOB_TYPES = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
+# Airflow serves task logs on all interfaces; here all processes share a folder, so nobody need serve them.
+COMMANDS = {
+    "api-server": ["api-server"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+# For tests that kill: Airflow takes minutes to believe in a death; these make it half a minute, by the same code.
+QUICK_TO_NOTICE = {
+    "scheduler.scheduler_health_check_threshold": "15",
+    "scheduler.orphaned_tasks_check_interval": "5",
+    "scheduler.task_instance_heartbeat_timeout": "20",
+    "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
+    "triggerer.triggerer_health_check_threshold": "15",
+}
+
+
+class LocalAirflow:
+    """
+    One Airflow: api-server, scheduler with LocalExecutor, DAG processor, one triggerer or more, SQLite.
+
+    :param home: its folder, made if missing; database, logs and configuration live there.
+    :param dags: the folder with DAG files.
+    :param python: the interpreter of the environment whose Airflow is to run; this one by default.
+    :param config: Airflow options by ``section.option``, over the defaults in :meth:`options`.
+    :param connections: Airflow connections by id, as dicts; every process gets them by environment.
+    :param env: further environment variables for every process.
+    :param triggerers: how many triggerers to start: ``triggerer``, ``triggerer-2``, …
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        dags: Path,
+        python: Path | None = None,
+        config: Mapping[str, str] | None = None,
+        connections: Mapping[str, Mapping[str, Any]] | None = None,
+        env: Mapping[str, str] | None = None,
+        triggerers: int = 1,
+    ) -> None:
+        self.home = home.resolve()
+        self.dags = dags.resolve()
+        self.python = python or Path(sys.executable)
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.logs = self.home / "logs"
+        self.names = ["api-server", "scheduler", "dag-processor"]
+        self.names += ["triggerer", *(f"triggerer-{number}" for number in range(2, triggerers + 1))]
+        options = {**self.options(), **(config or {})}
+        self.family = Family(
+            self.home / "process-logs",
+            {
+                **clean_env(),
+                "AIRFLOW_HOME": str(self.home),
+                "PYTHONUNBUFFERED": "1",
+                **{f"AIRFLOW__{key.replace('.', '__', 1).upper()}": value for key, value in options.items()},
+                **{f"AIRFLOW_CONN_{key.upper()}": json.dumps(value) for key, value in (connections or {}).items()},
+                **(env or {}),
+            },
+        )
+        self.db = AirflowDb(self.home / "airflow.db")
+        self.api = AirflowApi(self.url)
+        self.runs = Runs(self.api, self.db, self.logs)
+
+    def options(self) -> dict[str, str]:
+        """Return the configuration every instance starts from."""
+        return {
+            "core.dags_folder": str(self.dags),
+            "core.plugins_folder": str(self.home / "plugins"),
+            "core.executor": "LocalExecutor",
+            "core.parallelism": "16",  # LocalExecutor forks them all at the first task
+            "core.load_examples": "False",
+            "core.dags_are_paused_at_creation": "False",
+            "core.simple_auth_manager_all_admins": "True",
+            "core.test_connection": "Enabled",
+            "core.fernet_key": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+            "core.execution_api_server_url": f"{self.url}/execution/",
+            "core.min_serialized_dag_update_interval": "5",
+            # SQLite lets one write at a time; better to wait for the turn than to fail with "database is locked".
+            "database.sql_alchemy_conn": f"sqlite:///{self.home / 'airflow.db'}?timeout=60",
+            "api.host": "127.0.0.1",
+            "api.port": self.url.rpartition(":")[2],
+            "api.base_url": self.url,
+            "api.workers": "1",
+            "api.secret_key": secrets.token_hex(16),
+            "api_auth.jwt_secret": secrets.token_hex(32),
+            "dag_processor.refresh_interval": "5",
+            "logging.base_log_folder": str(self.logs),
+            "logging.dag_processor_child_process_log_directory": str(self.home / "logs-dag-processor"),
+            "logging.colored_console_log": "False",
+            # Nobody serves logs (see COMMANDS): a port that refuses at once, not some other Airflow's server.
+            "logging.worker_log_server_port": "9",
+            "logging.trigger_log_server_port": "9",
+            "scheduler.scheduler_idle_sleep_time": "0.5",
+            "usage_data_collection.enabled": "False",
+        }
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, timeout: float = 120) -> None:
+        """Start all processes at once and wait until all are at work; on any error nothing is left running."""
+        try:
+            if not self.db.path.exists():
+                migrated_database(self.db.path, self.python)
+                self.db.install_journal()
+            # Without it, four starting processes would each write a commented configuration here.
+            (self.home / "airflow.cfg").touch()
+            since = _now()
+            for name in self.names:
+                self._launch(name)
+            for kind in COMMANDS:
+                self._wait_ready(kind, since, timeout, count=sum(_kind(name) == kind for name in self.names))
+        except BaseException:
+            self.stop(grace=3)
+            raise
+
+    def stop(self, grace: float = 10) -> None:
+        """End all processes: SIGTERM, and SIGKILL for what is left after the grace."""
+        self.family.stop(grace)
+
+    def start_process(self, name: str, *, wait: bool = True, timeout: float = 60) -> None:
+        """Start one process, one that was killed or a further triggerer (``triggerer-2``)."""
+        since = _now()
+        self._launch(name)
+        if wait:
+            self._wait_ready(name, since, timeout)
+
+    def kill(self, name: str, sig: int = signal.SIGKILL, *, tree: bool | None = None, grace: float = 30) -> None:
+        """Send a signal to a process; SIGKILL takes its descendants along unless ``tree=False``."""
+        self.family.kill(name, sig, tree=tree, grace=grace)
+
+    def restart(self, name: str, sig: int = signal.SIGTERM, *, timeout: float = 60) -> None:
+        """End a process by a signal and start it again."""
+        self.kill(name, sig)
+        self.start_process(name, timeout=timeout)
+
+    def kill_node(self) -> None:
+        """SIGKILL scheduler and all its workers, as when a machine dies; start again with ``start_process``."""
+        self.kill("scheduler", signal.SIGKILL, tree=True)
+
+    def worker_pids(self) -> list[int]:
+        """Return the pids of all processes below the scheduler: executor workers, idle or busy, and their tasks."""
+        return [process.pid for process in self.family.tree("scheduler")]
+
+    def leftovers(self) -> list[int]:
+        """Return the pids of all live processes of this Airflow, orphans included."""
+        return [process.pid for process in marked(self.family.mark)]
+
+    def _launch(self, name: str) -> None:
+        self.family.start(name, [self.python, "-m", "airflow", *COMMANDS[_kind(name)]])
+
+    def _wait_ready(self, name: str, since: str, timeout: float, count: int = 1) -> None:
+        kind = _kind(name)
+
+        def check() -> bool:
+            self.family.check()
+            if kind == "api-server":
+                return self.api.health() is not None
+            rows = self.db.sql(
+                "SELECT 1 FROM job WHERE job_type = ? AND state = 'running' AND start_date >= ?",
+                (JOB_TYPES[kind], since),
+            )
+            return len(rows) >= count
+
+        wait_until(check, f"{name} to be at work", timeout, detail=lambda: tail(self.family.log(name)))
+
+
+def _kind(name: str) -> str:
+    """Return the kind of process a name stands for: ``triggerer-2`` is a triggerer."""
+    return name if name in COMMANDS else name.rpartition("-")[0]
+
+
+def _now() -> str:
+    """Return the time as Airflow writes it to SQLite."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")
