@@ -62,6 +62,14 @@ wheel-check: .venv/.ready ## Build the wheel, install it in a fresh environment,
 	@echo "== wheel"
 	@$(BIN)/python -m dev.wheel_check
 
+.PHONY: bench
+bench: .venv/.ready ## What it costs beside the HTTP provider, to docs/benchmarks.md (NAMES="imports queue", all by default)
+	@$(BIN)/python -m dev.bench $(NAMES)
+
+.PHONY: soak
+soak: .venv/.ready ## 200 submits while processes are killed, to docs/soak.md (SOAK_ARGS="--submits 60 --seed 2")
+	@$(BIN)/python -m dev.soak $(SOAK_ARGS)
+
 .PHONY: lock
 lock: $(UV) ## Renew the pinned requirements (LOCK_ARGS=--upgrade for the newest)
 	@for v in 3.3 $(MATRIX); do \

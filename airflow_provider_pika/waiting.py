@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_pika.api.errors import is_final
 from airflow_provider_pika.api.job import Job
@@ -30,6 +30,8 @@ from airflow_provider_pika.hooks.pika import PikaHook
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import Logger
+
+T = TypeVar("T")
 
 WAIT_KEY = "pika_wait"
 # Airflow's own timeout of a deferral comes later than the trigger's deadline, which words it better: it is
@@ -75,18 +77,21 @@ class JobWait:
         self.log = log
         self._store = task_state_store(context)
         self._max_tries = context["ti"].max_tries
+        self._try_number = context["ti"].try_number
         kept = (self._store.get(WAIT_KEY) if self._store else None) or {}
         if (kept.get("jobid"), kept.get("max_tries")) != (jobid, self._max_tries):
             kept = {}
         started = kept.get("started") or self._first_leg(context)
+        # A retry has its own patience with faults, but not a new deadline.
+        faults = kept if kept.get("try_number") == self._try_number else {}
         if execution_timeout is not None:
             timeout = min(timeout, execution_timeout.total_seconds())
         self.watch = Watch(
             jobid,
             interval,
             deadline=started + timeout,
-            faults=kept.get("faults", 0),
-            misses=kept.get("misses", 0),
+            faults=faults.get("faults", 0),
+            misses=faults.get("misses", 0),
         )
         self._started = started
         if not kept:
@@ -104,6 +109,7 @@ class JobWait:
                 {
                     "jobid": watch.jobid,
                     "max_tries": self._max_tries,
+                    "try_number": self._try_number,
                     "started": self._started,
                     "faults": watch.faults,
                     "misses": watch.misses,
@@ -193,30 +199,41 @@ def completed(job: Job, *, hook: PikaHook, push: Callable[[str, Any], None] | No
     return job.public()
 
 
-def cancel_if_failed(ti: Any, hook: PikaHook, jobid: str, log: Logger) -> None:
+def ask_on_kill(question: Callable[[], T], log: Logger) -> T | None:
+    """
+    Ask Airflow something while the task is being killed; None if there is no answer in time.
+
+    In a thread: the signal may have struck while the main thread talks to the supervisor, holding its lock.
+    """
+    pool = ThreadPoolExecutor(max_workers=1)
+    try:
+        return pool.submit(question).result(timeout=_KILL_PATIENCE)
+    except Exception as error:  # noqa: BLE001 - whatever the reason, what cannot be known changes nothing
+        log.warning("Airflow did not answer while this task was being killed: %r", error)
+        return None
+    finally:
+        pool.shutdown(wait=False)
+
+
+def cancel_if_failed(state: str | None, hook: PikaHook, jobid: str, log: Logger) -> None:
     """
     Cancel the job of a killed task, if and only if a person marked the task as failed.
 
-    The state is read back, because a worker is also killed by a clear, a node going down or a rebalancing: the
-    job is then another try's, and it is paid for.
+    In any other state the job is left alone: it may be another try's by now, and it is paid for.
     """
-    # In a thread: the signal may have struck while the main thread talks to the supervisor, holding its lock.
-    pool = ThreadPoolExecutor(max_workers=1)
-    try:
-        state = pool.submit(task_state, ti).result(timeout=_KILL_PATIENCE)
-    except Exception as error:  # noqa: BLE001 - whatever the reason, an unreadable state leaves the job alone
-        log.warning("Job %s was left alone: the state of this task cannot be read (%r).", jobid, error)
-        return
-    finally:
-        pool.shutdown(wait=False)
     if state == "failed":
         log.info("The task was marked as failed. %s", _cancel(hook, jobid, log))
     else:
-        log.info("Job %s was left alone: the task is %s, not failed.", jobid, state)
+        log.info("Job %s was left alone: the task is %s, not failed.", jobid, state or "in no state we know")
 
 
 def task_state(ti: Any) -> str | None:
-    """Ask Airflow for the state of a task instance, from a worker or a triggerer."""
+    """
+    Ask Airflow for the state of a task instance, from a worker or a triggerer.
+
+    On a kill it tells the reason, and nothing else does: ``failed`` and ``success`` are a person's marks,
+    ``restarting`` is a clear, ``running`` a node that goes down.
+    """
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     mapped = ti.map_index is not None and ti.map_index >= 0

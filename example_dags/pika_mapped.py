@@ -1,8 +1,8 @@
-"""Many prompts, few jobs at once: one mapped submit and one mapped sensor, held together by a pool.
+"""Many prompts, few jobs at once: one mapped task that submits and waits, in a pool that counts deferred tasks.
 
-The pool ``pika`` should have as many slots as the account runs jobs; create it once with
-``airflow pools set pika 10 "Pika jobs" --include-deferred``. A task that defers keeps its slot there, so that the
-account's queue is never full because of this DAG. The DAG also runs without: a full queue only reschedules.
+Create the pool once, with as many slots as the account runs jobs:
+``airflow pools set pika 10 "Pika jobs" --include-deferred``. A task keeps its slot from the submit to the end of its job,
+so this DAG never meets a full queue, however many prompts there are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from datetime import timedelta
 from airflow.sdk import DAG, task
 
 from airflow_provider_pika.operators.pika import EncryptTextOperator
-from airflow_provider_pika.sensors.pika import PikaJobSensor
 
 PROMPTS = [
     "a lighthouse in a storm, cinematic",
@@ -23,19 +22,23 @@ PROMPTS = [
 with DAG(
     dag_id="pika_mapped",
     schedule=None,
-    params={"message": "SALE", "pool": "default_pool"},
+    params={"message": "SALE"},
     default_args={"retries": 1, "retry_delay": timedelta(seconds=20)},
     tags=["pika", "example"],
     doc_md=__doc__,
 ):
-    submit = EncryptTextOperator.partial(
-        task_id="submit", message="{{ params.message }}", max_active_tis_per_dagrun=10
+    films = EncryptTextOperator.partial(
+        task_id="films",
+        message="{{ params.message }}",
+        wait_for_completion=True,
+        deferrable=True,
+        poll_interval=10,
+        pool="pika",
     ).expand(prompt=PROMPTS)
-    wait = PikaJobSensor.partial(task_id="wait", deferrable=True, poke_interval=10).expand(jobid=submit.output)
 
     @task
-    def collect(jobs: list[dict]) -> list[str]:
-        """Return the jobids in the order of the prompts."""
-        return [job["jobid"] for job in jobs]
+    def collect(jobids: list[str], links: list[str]) -> dict[str, str]:
+        """Return the link of each job, in the order of the prompts."""
+        return dict(zip(jobids, links, strict=True))
 
-    collect(wait.output)
+    collect(films.output, films.output["video_url"])

@@ -21,10 +21,21 @@ from airflow_provider_pika.api.pacing import (
 )
 from airflow_provider_pika.compat import AirflowRescheduleException, AirflowSensorTimeout, conf, task_state_store
 from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError
+from airflow_provider_pika.hooks.image import IMAGE_MAX_BYTES
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.operators.submission import Submission
-from airflow_provider_pika.waiting import BACKSTOP, JobWait, cancel_if_failed, completed, ended_job, task_error, timed_out
+from airflow_provider_pika.waiting import (
+    BACKSTOP,
+    JobWait,
+    ask_on_kill,
+    cancel_if_failed,
+    completed,
+    ended_job,
+    task_error,
+    task_state,
+    timed_out,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -43,7 +54,9 @@ class EncryptTextOperator(BaseOperator):
     :param message: the text hidden in the video, at most 20 UTF-16 units (templated)
     :param prompt: what the video shows, at most 1500 UTF-16 units (templated)
     :param font: MODERN, COMICS, SANS SERIF, BAUHAUS or RETRO (templated)
-    :param image: path of a local reference image (templated)
+    :param image: reference image: a local path, ``http(s)://``, ``file://``, or any URL ``ObjectStoragePath`` takes,
+        as ``s3://conn_id@bucket/key`` (templated)
+    :param image_max_bytes: refuse a larger image before anything is sent; 25 MiB
     :param channel: Discord channel to submit through; default: the connection's (templated)
     :param max_jobs: jobs the channel may run at once, 1 to 10; default: the connection's (templated)
     :param reply_url: where the service POSTs the ended job (templated)
@@ -87,6 +100,7 @@ class EncryptTextOperator(BaseOperator):
         prompt: str,
         font: str | None = None,
         image: str | None = None,
+        image_max_bytes: int = IMAGE_MAX_BYTES,
         channel: str | None = None,
         max_jobs: int | str | None = None,
         reply_url: str | None = None,
@@ -108,6 +122,7 @@ class EncryptTextOperator(BaseOperator):
         self.prompt = prompt
         self.font = font
         self.image = image
+        self.image_max_bytes = image_max_bytes
         self.channel = channel
         self.max_jobs = max_jobs
         self.reply_url = reply_url
@@ -127,6 +142,7 @@ class EncryptTextOperator(BaseOperator):
         self.end_from_trigger = end_from_trigger
         self._ti: Any = None
         self._waited_for: str | None = None
+        self._submission: Submission | None = None
 
     def execute(self, context: Context) -> str:
         """Submit the job, or go on with the one an earlier attempt submitted; wait for it if asked to."""
@@ -148,8 +164,8 @@ class EncryptTextOperator(BaseOperator):
 
     def _submit(self, context: Context, queued_since: float | None = None, turn: int = 0) -> str:
         self._ti = context["ti"]
-        hook = PikaHook(self.pika_conn_id)
-        submission = Submission(
+        hook = PikaHook(self.pika_conn_id, image_max_bytes=self.image_max_bytes)
+        submission = self._submission = Submission(
             context,
             hook=hook,
             inputs=self._inputs(),
@@ -184,10 +200,15 @@ class EncryptTextOperator(BaseOperator):
         return self._hand_on(hook, job)
 
     def on_kill(self) -> None:
-        """Cancel the job waited for if ``cancel_on_kill`` is set and a person marked this task as failed."""
+        """Cancel the job waited for, if a person marked this task as failed and ``cancel_on_kill`` is set."""
+        if self._submission is None:
+            return
+        state = ask_on_kill(lambda: task_state(self._ti), self.log)
+        if state == "restarting":
+            ask_on_kill(self._submission.note_clear, self.log)
         if self.cancel_on_kill and self._waited_for:
             # A hook of its own: the signal may have struck in the middle of a request.
-            cancel_if_failed(self._ti, PikaHook(self.pika_conn_id), self._waited_for, self.log)
+            cancel_if_failed(state, PikaHook(self.pika_conn_id), self._waited_for, self.log)
 
     def _inputs(self) -> dict[str, Any]:
         names = ("message", "prompt", "font", "image", "channel", "max_jobs", "reply_url", "reply_ref")

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from airflow_provider_pika.hooks.pika import PikaHook
 
 SUBMIT_KEY = "pika_submit"
+# Apart from the record, which the dying try may still write.
+CLEARED_KEY = "pika_cleared_try"
 _GATEWAY_TIMEOUT = 504
 _OUTCOMES: dict[type[PikaError], str] = {PikaQueueFullError: "queue_full", PikaRateLimitedError: "rate_limited"}
 
@@ -72,8 +74,7 @@ class Submission:
         self._store = task_state_store(context)
         kept = self._store.get(SUBMIT_KEY) if self._store else None
         self._record = Record.from_json(kept) if kept else None
-        # Every clear raises max_tries, a retry or a reschedule never does.
-        self.cleared = self._record is not None and self._record.max_tries != self._ti.max_tries
+        self.cleared = self._was_cleared()
         self._back_in_try = queued_since is not None or bool(context.get("task_reschedule_count"))
         self.queued_since = self._queued_since() if queued_since is None else queued_since
         self._strangers: set[str] = set()
@@ -93,6 +94,20 @@ class Submission:
         if record is None or self.cleared or record.try_number != self._ti.try_number:
             return None
         return record.jobid
+
+    def note_clear(self) -> None:
+        """Remember for the next try that a person cleared this one while it ran."""
+        if self._store:
+            self._store.set(CLEARED_KEY, self._ti.try_number)
+
+    def _was_cleared(self) -> bool:
+        if self._store is None or self._record is None:
+            return False
+        # Every clear raises max_tries, a retry or a reschedule never does; but not the clear of a running task
+        # whose executor reports a failure, and that one's on_kill has noted it.
+        return (
+            self._record.max_tries != self._ti.max_tries or self._store.get(CLEARED_KEY) == self._record.try_number
+        )
 
     def _queued_since(self) -> float:
         if self._record and not self.cleared:

@@ -14,7 +14,16 @@ from airflow_provider_pika.compat import AirflowFailException, AirflowSkipExcept
 from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.links import PikaVideoLink
-from airflow_provider_pika.waiting import JobWait, cancel_if_failed, completed, ended_job, task_error, timed_out
+from airflow_provider_pika.waiting import (
+    JobWait,
+    ask_on_kill,
+    cancel_if_failed,
+    completed,
+    ended_job,
+    task_error,
+    task_state,
+    timed_out,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,8 +78,8 @@ class PikaJobSensor(BaseSensorOperator):
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.end_from_trigger = end_from_trigger
-        floor = RESCHEDULE_GAP if self.reschedule and not deferrable else LOOK_GAP
-        self.poke_interval, self._raised_interval = interval_at_least(self.poke_interval, floor)
+        self._floor = RESCHEDULE_GAP if self.reschedule and not deferrable else LOOK_GAP
+        self.poke_interval, self._raised_interval = interval_at_least(self.poke_interval, self._floor)
         self._wait: JobWait | None = None
         self._ti: Any = None
         self._next_look = 0.0
@@ -123,7 +132,8 @@ class PikaJobSensor(BaseSensorOperator):
         """Cancel the job if ``cancel_on_kill`` is set and a person marked this task as failed."""
         if self.cancel_on_kill and self._wait is not None:
             # A hook of its own: the signal may have struck in the middle of a request.
-            cancel_if_failed(self._ti, PikaHook(self.pika_conn_id), self._wait.watch.jobid, self.log)
+            state = ask_on_kill(lambda: task_state(self._ti), self.log)
+            cancel_if_failed(state, PikaHook(self.pika_conn_id), self._wait.watch.jobid, self.log)
 
     def _begin(self, context: Context) -> JobWait:
         self._ti = context["ti"]
@@ -152,6 +162,7 @@ class PikaJobSensor(BaseSensorOperator):
 
     def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
         # Airflow's own would look on time after a fault too, and its backoff starts below the API's limit.
+        after = max(self._floor, self._next_look)
         if not self.exponential_backoff:
-            return self._next_look
-        return max(self._next_look, super()._get_next_poke_interval(*args, **kwargs))
+            return after
+        return max(after, super()._get_next_poke_interval(*args, **kwargs))

@@ -17,7 +17,6 @@ from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.triggers.looks import Looks
 
-
 class _PikaTrigger(BaseTrigger):
     """
     A trigger of this provider.
@@ -27,7 +26,7 @@ class _PikaTrigger(BaseTrigger):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._kwargs = kwargs
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -126,10 +125,12 @@ class PikaJobTrigger(_PikaTrigger):
             return
         from asgiref.sync import sync_to_async
 
-        from airflow_provider_pika.waiting import cancel_if_failed
+        from airflow_provider_pika.waiting import cancel_if_failed, task_state
 
-        hook = PikaHook(self.pika_conn_id)
-        await sync_to_async(cancel_if_failed)(self.task_instance, hook, self.jobid, self.log)
+        # Where this raises, or takes longer than Airflow grants (30 s), Airflow says so in the log and the job is
+        # left alone.
+        state = await sync_to_async(task_state)(self.task_instance)
+        await sync_to_async(cancel_if_failed)(state, PikaHook(self.pika_conn_id), self.jobid, self.log)
 
 
 class PikaSlotTrigger(_PikaTrigger):

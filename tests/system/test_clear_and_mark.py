@@ -90,6 +90,9 @@ def test_a_mark_cancels_only_when_failed_and_only_by_the_flag(airflow: LocalAirf
     poking = Story(airflow, emulator, "poking", f"marked while poking {LONG}")
     for story, (_, task_id, mark, _) in zip(stories, cases, strict=True):
         story.task(task_id, "deferred")
+    for story, (_, task_id, mark, _) in zip(stories, cases, strict=True):
+        # Marked before a triggerer has taken it up, a task has nobody to cancel its job.
+        wait_until(lambda story=story, task_id=task_id: "starting" in story.log(task_id), "the trigger to run", 60)
         story.mark(task_id, mark)
     poking.task("wait", "running")
     (job,) = poking.jobs()
