@@ -19,6 +19,7 @@ class PikaError(Exception):
     :param error: the API's ``error`` text
     :param details: the API's ``errorDetails`` text
     :param jobid: the job concerned, as far as one is known
+    :param retry_after: seconds the answer asks to wait, None if it does not say readably
     """
 
     def __init__(
@@ -29,8 +30,10 @@ class PikaError(Exception):
         error: str | None = None,
         details: str | None = None,
         jobid: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
+        self.retry_after = retry_after
         self.status = status
         self.error = error
         self.details = details
@@ -51,7 +54,7 @@ class PikaError(Exception):
         kinds: dict[str, type[PikaError]] = {kind.__name__: kind for kind in PikaError.__subclasses__()}
         error = kinds.get(event.get("kind", ""), PikaError)(event.get("message", "unknown error"))
         for name in vars(error):
-            setattr(error, name, event.get(name))
+            setattr(error, name, event.get(name, getattr(error, name)))
         return error
 
 
@@ -88,15 +91,7 @@ class PikaQueueFullError(PikaError):
 
 
 class PikaRateLimitedError(PikaError):
-    """
-    The service, or Discord behind it, asks for a pause (any other 429). No job was made.
-
-    :param retry_after: seconds the answer asks to wait, None if it does not say readably
-    """
-
-    def __init__(self, message: str, *, retry_after: float | None = None, **about: Any) -> None:
-        super().__init__(message, **about)
-        self.retry_after = retry_after
+    """The service, or Discord behind it, asks for a pause (any other 429). No job was made."""
 
 
 class PikaUnknownOutcomeError(PikaError):

@@ -12,12 +12,22 @@ if TYPE_CHECKING:
 
 
 class PikaVideoLink(BaseOperatorLink):
-    """Open the video of the job a task submitted or waited for."""
+    """
+    Open the video of the job a task submitted, waited for or stored.
+
+    Airflow asks for it on the worker, after every leg of the task, also one that ends in a deferral.
+    """
 
     name = "Pika video"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the video's signed URL (it expires within a day), or nothing while there is no video."""
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
+        """
+        Return what the task pushed as ``video_url``: a stored copy a browser can reach, else the job's signed link.
+
+        Airflow's pages show no button for an empty link, while ``None`` would be stored as a text of its own.
+        """
         from airflow.sdk.execution_time.xcom import XCom
 
-        return XCom.get_value(key="video_url", ti_key=ti_key) or ""
+        link = XCom.get_value(key="video_url", ti_key=ti_key)
+        # A browser refuses to open anything else from Airflow's page (file://, s3://), so it is no link.
+        return link if isinstance(link, str) and link.startswith(("https://", "http://")) else ""

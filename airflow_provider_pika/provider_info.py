@@ -63,6 +63,15 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [{"integration-name": integration, "python-modules": [f"{root}.sensors.pika"]}],
         "hooks": [{"integration-name": integration, "python-modules": [f"{root}.hooks.pika"]}],
         "triggers": [{"integration-name": integration, "python-modules": [f"{root}.triggers.pika"]}],
+        # Airflow's schema wants a target integration; "Common IO" is the one that stands for any store, and comes
+        # with every Airflow.
+        "transfers": [
+            {
+                "source-integration-name": integration,
+                "target-integration-name": "Common IO",
+                "python-module": f"{root}.transfers.pika",
+            }
+        ],
         "connection-types": [
             {
                 "connection-type": "pika",

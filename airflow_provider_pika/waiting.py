@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_pika.api.errors import is_final
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.api.pacing import LOOK_GAP, Verdict, Watch
+from airflow_provider_pika.api.pacing import LOOK_GAP, MISS_LIMIT, Verdict, Watch
 from airflow_provider_pika.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -59,6 +59,7 @@ class JobWait:
 
     :param interval: seconds between looks
     :param timeout: seconds from the first look to the deadline
+    :param rescheduled: whether earlier legs of this try were looks at this job
     :param execution_timeout: the task's own, which Airflow does not enforce while a task is deferred
     """
 
@@ -72,6 +73,7 @@ class JobWait:
         timeout: float,
         execution_timeout: timedelta | None,
         log: Logger,
+        rescheduled: bool = False,
     ) -> None:
         self.hook = hook
         self.log = log
@@ -81,7 +83,9 @@ class JobWait:
         kept = (self._store.get(WAIT_KEY) if self._store else None) or {}
         if (kept.get("jobid"), kept.get("max_tries")) != (jobid, self._max_tries):
             kept = {}
-        started = kept.get("started") or self._first_leg(context)
+        if rescheduled and not self._store:
+            kept = self._without_store(context)
+        started = kept.get("started") or time.time()
         # A retry has its own patience with faults, but not a new deadline.
         faults = kept if kept.get("try_number") == self._try_number else {}
         if execution_timeout is not None:
@@ -97,9 +101,18 @@ class JobWait:
         if not kept:
             self._keep()
 
-    def _first_leg(self, context: Context) -> float:
-        first = None if self._store else context["ti"].get_first_reschedule_date(context)
-        return first.timestamp() if first else time.time()
+    def _without_store(self, context: Context) -> dict[str, Any]:
+        """Return what Airflow itself knows of this try's earlier legs."""
+        first = context["ti"].get_first_reschedule_date(context)
+        if first is None:
+            return {}
+        # How many legs there were, but not what they saw: so an unknown jobid is not waited for endlessly.
+        looks = context.get("task_reschedule_count") or 0
+        return {
+            "started": first.timestamp(),
+            "try_number": self._try_number,
+            "misses": min(looks, MISS_LIMIT - 1),
+        }
 
     def _keep(self) -> None:
         if self._store:
@@ -176,8 +189,13 @@ def ended_job(event: dict[str, Any], *, hook: PikaHook, jobid: str, cancel_on_ti
 def timed_out(message: str, *, hook: PikaHook, jobid: str, cancel: bool, log: Logger) -> AirflowSensorTimeout:
     """Return the timeout to raise, after cancelling the job if the task asks for that."""
     if cancel:
-        message += " " + _cancel(hook, jobid, log)
-    return AirflowSensorTimeout(message)
+        left = _cancel(hook, jobid, log)
+    else:
+        left = (
+            "The job was left alone and may still end: look again with a PikaJobSensor on this jobid, or give a longer"
+            " timeout."
+        )
+    return AirflowSensorTimeout(f"{message} {left}")
 
 
 def completed(job: Job, *, hook: PikaHook, push: Callable[[str, Any], None] | None, log: Logger) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
@@ -40,6 +39,7 @@ class Record:
     :param queued_since: epoch seconds of the first attempt since the last clear
     :param inputs: digest of the rendered inputs of the submit
     :param reply_ref: the reference the submit was sent with; None when no submit is under way
+    :param trusted: whether that reference names this task instance alone
     :param asked_at: epoch seconds at which that submit was sent
     :param jobid: the job the API answered with
     """
@@ -49,6 +49,7 @@ class Record:
     queued_since: float
     inputs: str = ""
     reply_ref: str | None = None
+    trusted: bool = True
     asked_at: float = 0.0
     jobid: str | None = None
 
@@ -96,12 +97,14 @@ def names_task(reply_ref: str, *, dag_id: str, run_id: str, task_id: str, map_in
     """
     Whether a user's own ``reply_ref`` can belong to no other task instance than this one.
 
-    Only then may a running job that carries it be taken for this task's own: a reference shared by a mapped task's
-    instances would hand one instance the job of another.
+    Only then may a running job that carries it be taken for this task's own: a shared reference would hand one task
+    the job of another. That of a mapped task is never trusted, because no text tells a map index from any other number.
     """
+    if map_index >= 0:
+        return False
     rest = reply_ref
     for part in sorted((dag_id, run_id, task_id), key=len, reverse=True):
         if part not in rest:
             return False
         rest = rest.replace(part, " ", 1)
-    return map_index < 0 or re.search(rf"(?<!\d){map_index}(?!\d)", rest) is not None
+    return True

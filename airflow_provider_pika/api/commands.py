@@ -119,7 +119,7 @@ def check_token() -> Call:
     return Call("check the API token", "GET", CHECK_PATH)
 
 
-def checked_jobid(jobid: str | None) -> str:
+def checked_jobid(jobid: object) -> str:
     """
     Return the jobid, or refuse what cannot be one.
 
@@ -147,6 +147,10 @@ def _text(name: str, value: object, limit: int, *, required: bool = False) -> st
         raise PikaRequestError(f"{name} must be a text, got {type(value).__name__}. Nothing was sent.")
     if required and not value.strip():
         raise PikaRequestError(f"{name} is empty; it needs 1 to {limit} characters. Nothing was sent.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PikaRequestError(f"{name} holds half an emoji (a lone surrogate): {value!r}. Nothing was sent.") from None
     length = utf16_length(value)
     if length > limit:
         raise PikaRequestError(

@@ -121,19 +121,20 @@ def read_object(call: Call, url: str, answer: Answer) -> dict[str, Any]:
     return body
 
 
-def lost(call: Call, url: str, reason: object, *, left: bool) -> PikaError:
+def lost(call: Call, url: str, reason: object, *, left: bool, cut: bool = False) -> PikaError:
     """
     Word a call that got no answer.
 
     :param reason: what the transport said
-    :param left: whether the request's body began to leave: only then can a submit have made a job
+    :param left: whether the request began to leave: only then can a submit have made a job
+    :param cut: whether the answer had begun to come
     """
-    about = f"{reason}" or type(reason).__name__
+    about = str(reason) or type(reason).__name__
+    said = f"{'an answer that was cut short' if cut else 'no answer'} ({about})"
     if call.is_submit and left:
-        return _error(PikaUnknownOutcomeError, call, url, f"the answer was lost ({about})")
+        return _error(PikaUnknownOutcomeError, call, url, said)
     hint = " Is the host in the connection right, and does it speak http or https as written there?" if not left else ""
-    kind = PikaUnavailableError
-    return _error(kind, call, url, f"no answer came ({about})", advice=_ADVICE[kind] + hint)
+    return _error(PikaUnavailableError, call, url, said, advice=_ADVICE[PikaUnavailableError] + hint)
 
 
 def job_failed(job: Job, base_url: str) -> PikaJobFailedError:
@@ -153,7 +154,7 @@ def job_failed(job: Job, base_url: str) -> PikaJobFailedError:
 def _json(call: Call, url: str, answer: Answer) -> Any:
     try:
         body = json.loads(answer.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if 200 <= answer.status < 300:
         if body is None:
@@ -169,6 +170,7 @@ def _refusal(call: Call, url: str, answer: Answer, body: dict[str, Any]) -> Pika
         "error": _text_of(body.get("error")),
         "details": _text_of(body.get("errorDetails")),
         "jobid": _text_of(body.get("jobid")) or call.jobid,
+        "retry_after": retry_after(body.get("errorDetails"), answer.headers),
     }
     said = f"HTTP {status}" + (f" {about['error']!r}" if about["error"] else "")
     if about["details"]:
@@ -181,8 +183,7 @@ def _refusal(call: Call, url: str, answer: Answer, body: dict[str, Any]) -> Pika
             jobids = [str(jobid) for jobid in executing]
             said += f", {len(jobids)} jobs running"
             return _error(PikaQueueFullError, call, url, said, executing_jobs=jobids, **about)
-        wait = retry_after(body.get("errorDetails"), answer.headers)
-        return _error(PikaRateLimitedError, call, url, said, retry_after=wait, **about)
+        return _error(PikaRateLimitedError, call, url, said, **about)
     if status >= 500 or status in _IN_PASSING:
         kind = PikaUnknownOutcomeError if call.is_submit else PikaUnavailableError
         return _error(kind, call, url, said, **about)
@@ -191,6 +192,9 @@ def _refusal(call: Call, url: str, answer: Answer, body: dict[str, Any]) -> Pika
         # Following it would send the body, and the Discord token in it, to a host nobody chose.
         advice = "Redirects are not followed: put the final root URL into the connection's host."
         return _error(PikaRequestError, call, url, f"{said}, a redirect to {target}", advice=advice, **about)
+    if status == 404 and not call.jobid:
+        advice = "The API has no such route: is the root URL in the connection's host right?"
+        return _error(PikaNotFoundError, call, url, said, advice=advice, **about)
     return _error(_BY_STATUS.get(status, PikaRequestError), call, url, said, **about)
 
 
@@ -206,9 +210,19 @@ def _what_instead_of_json(answer: Answer) -> str:
     excerpt = text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else "")
     if text.startswith("<"):
         return f"HTML where JSON belongs: {excerpt}"
+    if _is_json(text):
+        return f"JSON of another shape: {excerpt}"
     if text[0] in "{[":
         return f"JSON that is cut short or broken: {excerpt}"
     return f"a body that is no JSON: {excerpt}"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _error(
@@ -236,7 +250,7 @@ def retry_after(details: Any, headers: Mapping[str, str]) -> float | None:
     if isinstance(details, str):
         try:
             details = json.loads(details)
-        except ValueError:
+        except (ValueError, RecursionError):
             details = None
     said = details.get("retry_after") if isinstance(details, dict) else None
     waits = [wait for wait in (_seconds(said), _header_seconds(headers.get("retry-after"))) if wait is not None]
@@ -248,7 +262,7 @@ def _seconds(value: Any) -> float | None:
         return None
     try:
         seconds = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 

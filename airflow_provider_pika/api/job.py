@@ -80,7 +80,7 @@ class Job:
 
     def public(self) -> dict[str, Any]:
         """Return the API's keys a task hands on, with the jobid always among them."""
-        return {"jobid": self.jobid} | {key: value for key, value in self.raw.items() if key not in _PRIVATE_KEYS}
+        return {key: value for key, value in self.raw.items() if key not in _PRIVATE_KEYS} | {"jobid": self.jobid}
 
 
 def _file_name(attachment: dict[str, Any]) -> str:

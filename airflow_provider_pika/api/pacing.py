@@ -83,13 +83,9 @@ class Watch:
         # The last look comes at the deadline, but never sooner than the API allows.
         return Verdict(after=max(LOOK_GAP, min(verdict.after, left)), note=verdict.note)
 
-    def timeout_message(self, timeout: float | None = None) -> str:
+    def timeout_message(self) -> str:
         """Word a wait that is over without an end of the job."""
-        within = f" within {duration(timeout)}" if timeout is not None else ""
-        return (
-            f"Job {self.jobid} did not end{within} (deadline {when(self.deadline)}); the last look: {self.last}. The job was left"
-            " alone and may still end: look again with a PikaJobSensor on this jobid, or give a longer timeout."
-        )
+        return f"Job {self.jobid} had not ended by the deadline, {when(self.deadline)}; the last look: {self.last}."
 
     def _read(self, job: Job) -> Verdict:
         self.faults = self.misses = 0
@@ -101,16 +97,16 @@ class Watch:
 
     def _fault(self, error: PikaError, spread: float) -> Verdict:
         missing = isinstance(error, PikaNotFoundError)
-        self.misses = self.misses + 1 if missing else 0
-        self.faults = 0 if missing else self.faults + 1
+        self.misses += missing
+        self.faults += not missing
         if missing and self.misses < MISS_LIMIT:
             return Verdict(after=self.interval, note=f"the API does not know job {self.jobid} (yet): look {self.misses} of {MISS_LIMIT}")
         if not isinstance(error, (PikaUnavailableError, PikaRateLimitedError, PikaQueueFullError)):
             return Verdict(error=error, note=str(error))
         if self.faults >= FAULT_LIMIT:
             return Verdict(error=_gave_up(error, self.jobid), note=str(error))
-        later = min(SLOWEST_LOOK, self.interval * 2**self.faults) * (0.75 + spread / 2)
-        asked = getattr(error, "retry_after", None) or 0.0
+        later = min(SLOWEST_LOOK, self.interval * 2**self.faults * (0.75 + spread / 2))
+        asked = error.retry_after or 0.0
         note = f"a fault in passing ({self.faults} of {FAULT_LIMIT} in a row): {error}"
         return Verdict(after=max(later, self.interval, asked), note=note)
 
@@ -134,16 +130,15 @@ def submit_wait(error: PikaError, *, turned_away: int, left: float, spread: floa
     :param turned_away: how often this task has been turned away before
     :param left: seconds left of ``queue_timeout``
     """
-    if isinstance(error, PikaRateLimitedError) and error.retry_after is not None:
-        # What the service asks for is waited in full, so that what it throttles comes to rest; asked for more
-        # than is left, there is nothing to wait for. The jitter keeps a mapped task's many submits apart.
-        wait = max(RESCHEDULE_GAP, error.retry_after) + RESCHEDULE_GAP * spread
-        return wait if error.retry_after <= left else None
-    if left < RESCHEDULE_GAP:
+    least = max(RESCHEDULE_GAP, error.retry_after or 0.0)
+    if least > left:
         return None
+    if isinstance(error, PikaRateLimitedError) and error.retry_after is not None:
+        # What the service asks for is waited in full; the jitter keeps a mapped task's many submits apart.
+        return min(left, least + RESCHEDULE_GAP * spread)
     # 15 to 30 s at first, longer for those turned away often: hundreds may queue behind ten.
-    slowest = min(SLOWEST_SUBMIT, RESCHEDULE_GAP * 1.25**turned_away)
-    return min(left, slowest * (1 + spread))
+    slower = min(SLOWEST_SUBMIT, RESCHEDULE_GAP * 1.25 ** min(turned_away, 20))
+    return min(left, max(least, slower * (1 + spread)))
 
 
 def interval_at_least(interval: float, floor: float) -> tuple[float, str | None]:

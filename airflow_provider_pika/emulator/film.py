@@ -65,7 +65,8 @@ def make_still(film: bytes) -> bytes:
     with av.open(io.BytesIO(film), "r") as container:
         frames = list(container.decode(video=0))
     target = io.BytesIO()
-    frames[len(frames) // 2].to_image().save(target, "PNG")
+    image = frames[len(frames) // 2].to_image()  # type: ignore[no-untyped-call]
+    image.save(target, "PNG")
     return target.getvalue()
 
 

@@ -9,24 +9,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseHook
 
-from airflow_provider_pika import __version__
 from airflow_provider_pika.api import commands, errors
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.compat import AirflowNotFoundException
 from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaRequestError
-from airflow_provider_pika.hooks.settings import CONNECT_TIMEOUT, PikaSettings
+from airflow_provider_pika.hooks.image import IMAGE_MAX_BYTES
+from airflow_provider_pika.hooks.settings import PikaSettings
+from airflow_provider_pika.hooks.transport import AsyncTransport, SyncTransport
 from airflow_provider_pika.provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
 
 if TYPE_CHECKING:
-    import httpx
     import requests
 
     from airflow_provider_pika.hooks.multipart import ImagePart
 
 T = TypeVar("T")
 Reader = Callable[[commands.Call, str, errors.Answer], T]
-
-USER_AGENT = f"airflow-provider-pika/{__version__}"
 
 
 class PikaHook(BaseHook):
@@ -38,6 +36,7 @@ class PikaHook(BaseHook):
     starting with ``a`` are the same reads as coroutines.
 
     :param pika_conn_id: the Airflow connection of type ``pika``
+    :param image_max_bytes: refuse a larger image before anything is sent
     """
 
     conn_name_attr = "pika_conn_id"
@@ -45,10 +44,13 @@ class PikaHook(BaseHook):
     conn_type = "pika"
     hook_name = "Pika"
 
-    def __init__(self, pika_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+    def __init__(
+        self, pika_conn_id: str = default_conn_name, *, image_max_bytes: int = IMAGE_MAX_BYTES, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.pika_conn_id = pika_conn_id
-        self._client: httpx.AsyncClient | None = None
+        self.image_max_bytes = image_max_bytes
+        self._async_transport = AsyncTransport(lambda: self.settings)
 
     @cached_property
     def settings(self) -> PikaSettings:
@@ -73,28 +75,12 @@ class PikaHook(BaseHook):
         return settings
 
     @cached_property
-    def _session(self) -> requests.Session:
-        import requests
-        from requests.adapters import HTTPAdapter
-        from urllib3.util import Retry
-
-        session = requests.Session()
-        session.headers["User-Agent"] = USER_AGENT
-        # On the session rather than as a header: requests lets a .netrc entry replace a mere header.
-        session.auth = self._authorize
-        # Only a connection that was never made is tried again, and never for a submit.
-        reads = Retry(total=None, connect=1, read=0, redirect=0, status=0, other=0, backoff_factor=0.5)
-        session.mount(self.settings.base_url, HTTPAdapter(max_retries=reads))
-        session.mount(f"{self.settings.base_url}{commands.ENCRYPT_TEXT_PATH}", HTTPAdapter(max_retries=0))
-        return session
-
-    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self.settings.token}"
-        return request
+    def _transport(self) -> SyncTransport:
+        return SyncTransport(self.settings)
 
     def get_conn(self) -> requests.Session:
         """Return the session all calls of this hook share, authorized and kept alive."""
-        return self._session
+        return self._transport.session
 
     def encrypt_text(
         self,
@@ -117,7 +103,7 @@ class PikaHook(BaseHook):
         :param message: the text to hide in the video, at most 20 UTF-16 units
         :param prompt: what the video shows, at most 1500 UTF-16 units
         :param font: MODERN, COMICS, SANS SERIF, BAUHAUS or RETRO
-        :param image: path of a local image
+        :param image: an image: local path, ``http(s)://``, ``file://`` or any ``ObjectStoragePath`` URL
         :param discord: token of a Discord account that is not configured at the API; needs ``channel``
         :param channel: the Discord channel to submit through
         :param max_jobs: how many jobs the channel may run at once, 1 to 10
@@ -144,7 +130,7 @@ class PikaHook(BaseHook):
             reply_url=reply_url,
             reply_ref=reply_ref,
         )
-        with open_image(image) if image else nullcontext() as part:
+        with open_image(image, self.image_max_bytes) if image else nullcontext() as part:
             return self._send(call, errors.read_job, part)
 
     def get_job(self, jobid: str) -> Job:
@@ -181,27 +167,7 @@ class PikaHook(BaseHook):
         return errors.job_failed(job, self.settings.base_url)
 
     def _send(self, call: commands.Call, read: Reader[T], image: ImagePart | None = None) -> T:
-        import requests
-
-        from airflow_provider_pika.hooks.multipart import MultipartBody
-
-        settings = self.settings
-        url = settings.base_url + call.target
-        body = MultipartBody(call.fields, image) if call.is_submit else None
-        try:
-            response = self._session.request(
-                call.method,
-                url,
-                data=body,
-                headers=body.headers if body else None,
-                timeout=(CONNECT_TIMEOUT, settings.submit_timeout if body else settings.timeout),
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            reason = settings.redact(str(error))
-            raise errors.lost(call, url, reason, left=bool(body and body.started)) from error
-        text = settings.redact(response.content.decode("utf-8", "replace"))
-        return read(call, url, errors.Answer(response.status_code, response.headers, text))
+        return read(call, self.settings.base_url + call.target, self._transport.send(call, image))
 
     # The triggerer's side: the same calls and the same readers, on httpx.
 
@@ -223,46 +189,11 @@ class PikaHook(BaseHook):
 
     async def aclose(self) -> None:
         """Close the coroutines' client."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        await self._async_transport.close()
 
     async def _asend(self, call: commands.Call, read: Reader[T]) -> T:
-        import httpx
-        from asgiref.sync import sync_to_async
-
-        if self._client is None:
-            # Reading the connection and loading CA bundles block: never on the triggerer's loop.
-            self._client = await sync_to_async(self._async_client)()
-        settings = self.settings
-        url = settings.base_url + call.target
-        try:
-            response = await self._client.request(call.method, url)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise errors.lost(call, url, settings.redact(str(error)) or type(error).__name__, left=True) from error
-        text = settings.redact(response.content.decode("utf-8", "replace"))
-        return read(call, url, errors.Answer(response.status_code, response.headers, text))
-
-    def _async_client(self) -> httpx.AsyncClient:
-        import ssl
-
-        import httpx
-        import requests
-
-        # What requests would take from the environment (proxies, CA bundle), so that both transports agree.
-        url = self.settings.base_url
-        env = requests.Session().merge_environment_settings(url, {}, None, None, None)
-        ca = env["verify"]
-        verify = ssl.create_default_context(cafile=ca) if isinstance(ca, str) else True
-        return httpx.AsyncClient(
-            headers={"User-Agent": USER_AGENT, "Authorization": f"Bearer {self.settings.token}"},
-            timeout=httpx.Timeout(self.settings.timeout, connect=CONNECT_TIMEOUT),
-            transport=httpx.AsyncHTTPTransport(
-                retries=1, verify=verify, proxy=requests.utils.select_proxy(url, env["proxies"])
-            ),
-            follow_redirects=False,
-            trust_env=False,
-        )
+        answer = await self._async_transport.send(call)
+        return read(call, self.settings.base_url + call.target, answer)
 
     # The connection form of Airflow 3.1, derived from the one that later versions take from provider_info.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from airflow_provider_pika.api.commands import MAX_JOBS_LIMIT
 from airflow_provider_pika.exceptions import PikaRequestError
 from airflow_provider_pika.provider_info import DEFAULT_HOST
 
@@ -31,7 +32,7 @@ class PikaSettings:
     token: str = field(repr=False)
     channel: str | None = None
     discord: str | None = field(default=None, repr=False)
-    max_jobs: int | str | None = None
+    max_jobs: int | None = None
     timeout: float = READ_TIMEOUT
 
     @classmethod
@@ -41,7 +42,9 @@ class PikaSettings:
 
         :raises PikaRequestError: naming the connection and what to put where
         """
-        extra: dict[str, Any] = conn.extra_dejson
+        extra: Any = conn.extra_dejson
+        if not isinstance(extra, dict):
+            raise _bad(conn_id, "has an extra that is no JSON object: write it as {\"channel\": \"…\"}")
         token = (conn.password or "").strip()
         if not token:
             raise _bad(conn_id, "has no API token: put it into the connection's password")
@@ -51,9 +54,9 @@ class PikaSettings:
         return cls(
             base_url=_base_url(conn_id, conn),
             token=token,
-            channel=extra.get("channel") or None,
+            channel=str(extra.get("channel") or "") or None,
             discord=extra.get("discord_token") or None,
-            max_jobs=extra.get("max_jobs") or None,
+            max_jobs=_max_jobs(conn_id, extra.get("max_jobs")),
             timeout=_timeout(conn_id, extra.get("timeout")),
         )
 
@@ -66,7 +69,7 @@ class PikaSettings:
         """Return the text without this connection's secrets: a server may echo what it was sent."""
         for secret in (self.token, self.discord):
             if secret:
-                text = text.replace(secret, "***")
+                text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
         return text
 
 
@@ -76,16 +79,18 @@ def _bad(conn_id: str, what: str) -> PikaRequestError:
 
 def _base_url(conn_id: str, conn: Connection) -> str:
     """Put host, schema and port together; the host may be a whole URL."""
-    host = (conn.host or "").strip().rstrip("/")
+    host = (conn.host or "").strip()
     if not host and not conn.port:
         return DEFAULT_HOST
-    url = host if "://" in host else f"{conn.schema or 'https'}://{host}"
-    wanted = f"has no usable host ({host!r}): put a root URL like {DEFAULT_HOST} or http://127.0.0.1:8300 there"
+    # The host is not quoted: who puts the token there by mistake must not read it in a log.
+    wanted = f"has no usable host: put a root URL like {DEFAULT_HOST} or http://127.0.0.1:8300 there"
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(host if "://" in host else f"{conn.schema or 'https'}://{host}")
         port = parts.port or conn.port
     except ValueError:
         raise _bad(conn_id, wanted) from None
+    if port is not None and not 1 <= port <= 65535:
+        raise _bad(conn_id, wanted)
     name = parts.hostname or ""
     if parts.username or parts.password:
         raise _bad(conn_id, "has a user name or password within its host: the API token belongs into the password")
@@ -93,7 +98,19 @@ def _base_url(conn_id: str, conn: Connection) -> str:
         raise _bad(conn_id, wanted)
     if ":" in name:
         name = f"[{name}]"
-    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path}"
+    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+
+
+def _max_jobs(conn_id: str, value: Any) -> int | None:
+    if value is None or value == "":
+        return None
+    try:
+        number = 0 if isinstance(value, (bool, float)) else int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if not 1 <= number <= MAX_JOBS_LIMIT:
+        raise _bad(conn_id, f"has an extra 'max_jobs' of {value!r}: it must be a whole number from 1 to {MAX_JOBS_LIMIT}")
+    return number
 
 
 def _timeout(conn_id: str, value: Any) -> float:

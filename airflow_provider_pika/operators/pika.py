@@ -61,8 +61,8 @@ class EncryptTextOperator(BaseOperator):
     :param max_jobs: jobs the channel may run at once, 1 to 10; default: the connection's (templated)
     :param reply_url: where the service POSTs the ended job (templated)
     :param reply_ref: a reference that comes back with the job; default: one of the provider's own, by which it finds
-        a job whose answer was lost. Yours serves for that only if it contains dag id, run id, task id and, in a
-        mapped task, the map index (templated)
+        a job whose answer was lost. Yours serves for that only in an unmapped task and if it contains dag id, run id
+        and task id (templated)
     :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
     :param queue_timeout: seconds to keep trying while the queue is full, then ``AirflowSensorTimeout``. On Airflow
         3.3+ counted from the first attempt since the last clear, below from this try's first leg

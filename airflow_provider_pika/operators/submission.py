@@ -19,13 +19,14 @@ from airflow_provider_pika.api.adoption import (
 )
 from airflow_provider_pika.api.errors import MAY_EXIST
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.api.pacing import when
+from airflow_provider_pika.api.pacing import RESCHEDULE_GAP, when
 from airflow_provider_pika.compat import conf, count_submit, task_state_store
 from airflow_provider_pika.exceptions import (
     PikaError,
     PikaNotFoundError,
     PikaQueueFullError,
     PikaRateLimitedError,
+    PikaUnavailableError,
     PikaUnknownOutcomeError,
 )
 
@@ -39,6 +40,8 @@ SUBMIT_KEY = "pika_submit"
 # Apart from the record, which the dying try may still write.
 CLEARED_KEY = "pika_cleared_try"
 _GATEWAY_TIMEOUT = 504
+# A worker is not held longer than this between two looks for an earlier job.
+LONGEST_PAUSE = 30.0
 _OUTCOMES: dict[type[PikaError], str] = {PikaQueueFullError: "queue_full", PikaRateLimitedError: "rate_limited"}
 
 
@@ -85,7 +88,7 @@ class Submission:
 
         :raises PikaError: as the hook does; a submit of unknown outcome only after looking for its job
         """
-        return self._earlier_job() or self._submit()
+        return self._patiently(self._earlier_job) or self._submit()
 
     @property
     def jobid_of_this_try(self) -> str | None:
@@ -159,13 +162,13 @@ class Submission:
         if self.cleared and record.inputs != self._digest:
             self.log.info("The inputs have changed since, and a person has cleared the task: a new job is made.")
             return None
-        job = self._find(reply_ref)
+        job = self._find(reply_ref) if record.trusted else None
         if job:
             return self._keep_job(job, asked_at=record.asked_at, inputs=record.inputs)
         age = time.time() - record.asked_at
         step = after_searching(
             age=age,
-            complete=self._trusts(reply_ref),
+            complete=record.trusted,
             cleared=self.cleared,
             resubmit_unknown=self._resubmit_unknown,
         )
@@ -183,17 +186,44 @@ class Submission:
         if self._store or self._ti.try_number <= 1 or self._back_in_try:
             return None
         self.log.info("This is try %d: looking for a job of an earlier one.", self._ti.try_number)
-        job = self._find(self._reply_ref())
+        reply_ref = self._reply_ref()
+        job = self._find(reply_ref) if self._trusts(reply_ref) else None
         if job:
             self._tell_jobid(job.jobid)
         return job
+
+    def _patiently(self, look: Callable[[], Job | None]) -> Job | None:
+        """
+        Look for an earlier job, a few times if a look fails in passing: what it finds decides about paying again.
+
+        In place, because a rescheduled task of Airflow below 3.3 would not know that it had not looked yet.
+
+        :raises PikaUnavailableError: for a retry, when no look went through
+        """
+        for last in (False, False, True):
+            try:
+                return look()
+            except (PikaUnavailableError, PikaRateLimitedError) as error:
+                pause = max(RESCHEDULE_GAP, error.retry_after or 0.0)
+                if last or pause > LONGEST_PAUSE:
+                    raise PikaUnavailableError(
+                        f"Whether an earlier attempt has a job could not be found out, so nothing was submitted. {error}",
+                        status=error.status,
+                        error=error.error,
+                        details=error.details,
+                        jobid=error.jobid,
+                        retry_after=error.retry_after,
+                    ) from error
+                self.log.warning("%s Looking again in %d s.", error, pause)
+                time.sleep(pause)
+        raise AssertionError("unreachable: the last look returns or raises")
 
     def _submit(self) -> Job:
         reply_ref = self._reply_ref()
         searched = False
         while True:
             asked_at = time.time()
-            self._keep(reply_ref=reply_ref, asked_at=asked_at)
+            self._keep(reply_ref=reply_ref, trusted=self._trusts(reply_ref), asked_at=asked_at)
             try:
                 job = self.hook.encrypt_text(**self._inputs | {"reply_ref": reply_ref})
             except PikaUnknownOutcomeError as error:
@@ -218,9 +248,12 @@ class Submission:
 
     def _search(self, error: PikaUnknownOutcomeError, reply_ref: str, asked_at: float) -> Job | None:
         """Look for the job of a submit whose answer was lost; return None if it may be sent once more."""
-        self.log.warning("%s Looking for the job for half a minute.", error)
         complete = False
-        for pause in SEARCH_PAUSES:
+        if not self._trusts(reply_ref):
+            self.log.warning("The reply_ref of this task does not name it alone, so its job cannot be looked for.")
+        else:
+            self.log.warning("%s Looking for the job for half a minute.", error)
+        for pause in SEARCH_PAUSES if self._trusts(reply_ref) else ():
             time.sleep(pause)
             try:
                 job = self._find(reply_ref)
@@ -233,7 +266,7 @@ class Submission:
             complete = True
         age = time.time() - asked_at
         # A 504 means the bot took the job and the service lost track of it: not being listed proves nothing.
-        complete = complete and error.status != _GATEWAY_TIMEOUT and self._trusts(reply_ref)
+        complete = complete and error.status != _GATEWAY_TIMEOUT
         step = after_searching(age=age, complete=complete, cleared=False, resubmit_unknown=self._resubmit_unknown)
         if step is Next.FAIL:
             raise error
@@ -246,9 +279,6 @@ class Submission:
 
         :raises PikaError: when a look failed, so that not having found it means nothing
         """
-        if not self._trusts(reply_ref):
-            self.log.warning("The reply_ref of this task does not name it alone, so it cannot be looked for.")
-            return None
         fault: PikaError | None = None
         for jobid in self.hook.list_jobs():
             if jobid in self._strangers:
@@ -267,6 +297,7 @@ class Submission:
         return None
 
     def _trusts(self, reply_ref: str) -> bool:
+        """Whether a reference, just made or given by the user, names this task instance alone."""
         ti = self._ti
         return reply_ref != self._inputs.get("reply_ref") or names_task(
             reply_ref, dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=-1 if ti.map_index is None else ti.map_index

@@ -152,6 +152,7 @@ class PikaJobSensor(BaseSensorOperator):
             timeout=self.timeout,
             execution_timeout=self.execution_timeout,
             log=self.log,
+            rescheduled=self.reschedule and not self.deferrable,
         )
         return self._wait
 

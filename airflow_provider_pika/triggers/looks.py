@@ -45,7 +45,7 @@ class JobWaiter:
         self.joined = now
         # Airflow may fail a task whose trigger fires too soon after the defer (see the pacing module).
         self.not_before = now + LOOK_GAP
-        self.due = now + watch.interval
+        self.due = max(self.not_before, min(now + watch.interval, watch.deadline))
         self.read_at = now
         self._note = ""
 
@@ -147,8 +147,7 @@ class Looks:
 
     async def _run(self) -> None:
         try:
-            while True:
-                await self._until_due()
+            while await self._until_due():
                 self._last_tick = time.time()
                 await self._tick(self._last_tick)
         except Exception as error:  # noqa: BLE001 - a defect here must fail the tasks that wait, not hang them
@@ -162,15 +161,18 @@ class Looks:
                 del self._groups[self._conn_id]
             await self._hook.aclose()
 
-    async def _until_due(self) -> None:
+    async def _until_due(self) -> bool:
+        """Wait for the next tick; return whether there is anybody to look for."""
         while True:
             dues = [waiter.due for waiter in self._jobs] + [waiter.not_before for waiter in self._slots]
-            due = max(min(dues, default=time.time()), self._last_tick + LOOK_GAP, self._quiet_until)
+            # Whoever asked for this group joins in a moment, if ever.
+            due = min(dues, default=time.time() + LOOK_GAP)
             self._joined.clear()
             try:
-                await asyncio.wait_for(self._joined.wait(), max(0.0, due - time.time()))
+                pause = max(due, self._last_tick + LOOK_GAP, self._quiet_until) - time.time()
+                await asyncio.wait_for(self._joined.wait(), max(0.0, pause))
             except (asyncio.TimeoutError, TimeoutError):
-                return
+                return bool(dues)
 
     async def _tick(self, now: float) -> None:
         await self._renew_settings(now)
@@ -230,7 +232,7 @@ class Looks:
 
     def _hush(self, error: PikaError) -> float:
         """Keep the whole connection quiet for as long as a 429 asks; return that in seconds."""
-        asked = getattr(error, "retry_after", None) or 0.0
+        asked = error.retry_after or 0.0
         self._quiet_until = max(self._quiet_until, time.time() + asked)
         return float(asked)
 

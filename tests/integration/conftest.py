@@ -1,0 +1,55 @@
+"""Fixtures for running operators, sensors and triggers against the emulator without waiting in earnest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_pika.emulator.client import EmulatorClient
+from tests.integration.task_context import Clock, Life, run_leaping
+
+
+@pytest.fixture
+def clock(pika_emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time that a wait puts ahead instead of passing it."""
+    clock = Clock(pika_emulator)
+    clock.install(monkeypatch)
+    return clock
+
+
+@pytest.fixture
+def polite(clock: Clock) -> Iterator[None]:
+    """Fail the test if a job was looked at twice within 10 s, or a task came back sooner than Airflow bears."""
+    yield
+    assert all(wait >= 14.9 for wait in clock.reschedules), f"rescheduled by {clock.reschedules}"
+    assert all(wait >= 10 for wait in clock.sleeps if wait), f"slept {clock.sleeps}"
+    gap = clock.smallest_gap()
+    assert gap is None or gap >= 9.99, f"two looks within {gap:.2f} s"
+
+
+@pytest.fixture
+def life(clock: Clock) -> Callable[..., Life]:
+    """Make a task instance: ``life(lambda: EncryptTextOperator(...), stored=False)``."""
+
+    def make(operator: Callable[[], Any], **about: Any) -> Life:
+        return Life(clock, operator, **about)
+
+    return make
+
+
+@pytest.fixture
+def leaping_triggers(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``dag.test()`` run triggers without waiting in earnest."""
+    from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor
+
+    run = InProcessTestSupervisor.run_trigger_in_process
+
+    def leaping(*args: Any, **kwargs: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio, "run", lambda main: run_leaping(main, clock))
+            return run(*args, **kwargs)
+
+    monkeypatch.setattr(InProcessTestSupervisor, "run_trigger_in_process", leaping)

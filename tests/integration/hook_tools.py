@@ -1,0 +1,187 @@
+"""What the hook's tests share: a connection, both transports side by side, and a server that records bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_pika.exceptions import PikaError
+from airflow_provider_pika.hooks.pika import PikaHook
+
+TOKEN = "user:1000-s3cretTOKEN"
+DISCORD = "MTE.d1scord-S3CRET"
+JOBID = "job:20241218021941022-user:1308-channel:1-bot:pika"
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+# One name, two transports.
+READS = {
+    "job": ("get_job", "aget_job", (JOBID,)),
+    "list": ("list_jobs", "alist_jobs", ()),
+    "cancel": ("cancel_job", "acancel_job", (JOBID,)),
+    "account": ("list_accounts", "alist_accounts", ()),
+}
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, host: str, password: str = TOKEN, **extra: Any) -> None:
+    """Let ``pika_default`` lead to this host."""
+    connection = {"conn_type": "pika", "host": host, "password": password, "extra": json.dumps(extra)}
+    monkeypatch.setenv("AIRFLOW_CONN_PIKA_DEFAULT", json.dumps(connection))
+
+
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the environment say nothing about proxies and certificates."""
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+def sync_read(name: str, *args: Any, times: int = 1) -> Any:
+    """Ask through requests, ``times`` times with one hook; return the last answer or the error."""
+    method, _, default = READS[name]
+    hook = PikaHook()
+    found = None
+    try:
+        for _ in range(times):
+            found = getattr(hook, method)(*(args or default))
+    except PikaError as error:
+        return error
+    finally:
+        with contextlib.suppress(PikaError):
+            hook.get_conn().close()
+    return found
+
+
+def async_read(name: str, *args: Any, times: int = 1) -> Any:
+    """Ask through httpx, as a triggerer does."""
+    _, method, default = READS[name]
+
+    async def ask() -> Any:
+        hook = PikaHook()
+        found = None
+        try:
+            for _ in range(times):
+                found = await getattr(hook, method)(*(args or default))
+        except PikaError as error:
+            return error
+        finally:
+            await hook.aclose()
+        return found
+
+    return asyncio.run(ask())
+
+
+BOTH = [pytest.param(sync_read, id="requests"), pytest.param(async_read, id="httpx")]
+
+
+def submit(**fields: Any) -> Any:
+    """Submit once; return the job or the error."""
+    hook = PikaHook()
+    try:
+        return hook.encrypt_text(**{"message": "HI", "prompt": "waves", **fields})
+    except PikaError as error:
+        return error
+    finally:
+        with contextlib.suppress(PikaError):
+            hook.get_conn().close()
+
+
+def http(status: int, body: Any = b"", **headers: str) -> bytes:
+    """Word an answer."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    head = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(content)}", *lines, "", ""]
+    return "\r\n".join(head).encode() + content
+
+
+class Recorder:
+    """
+    A server on the loopback that keeps every request's bytes.
+
+    :param answer: makes the answer out of a request's bytes; None hangs up instead
+    """
+
+    def __init__(self, answer: Callable[[bytes], bytes | None], tls: ssl.SSLContext | None = None) -> None:
+        self._answer = answer
+        self._tls = tls
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def heads(self) -> list[str]:
+        """The requests' lines before the body, in small letters."""
+        return [request.partition(b"\r\n\r\n")[0].decode("latin-1").lower() for request in self.requests]
+
+    def close(self) -> None:
+        """Stop listening."""
+        # Wakes the accept, which a mere close leaves hanging.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.settimeout(10)
+            if self._tls:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            with connection:
+                while request := _read_request(connection):
+                    self.requests.append(request)
+                    answer = self._answer(request)
+                    if answer is None:
+                        return
+                    connection.sendall(answer)
+                    if b"Connection: close" in answer:
+                        return
+
+
+def _read_request(connection: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = connection.recv(65_536)
+        if not more:
+            return data
+        data += more
+        if data.startswith(b"\x16"):
+            # The hello of TLS, to a server that was told nothing of it.
+            return data
+    head, _, body = data.partition(b"\r\n\r\n")
+    lengths = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    while len(body) < int(lengths[0] if lengths else 0):
+        more = connection.recv(65_536)
+        if not more:
+            break
+        body += more
+    return head + b"\r\n\r\n" + body
+
+
+@contextlib.contextmanager
+def recorder(
+    answer: Callable[[bytes], bytes | None] | bytes | None, tls: ssl.SSLContext | None = None
+) -> Iterator[Recorder]:
+    """Run a :class:`Recorder` for as long as the block lasts; bytes are one answer for all."""
+    made = Recorder(answer if callable(answer) else lambda _: answer, tls)
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,386 @@
+"""
+A stand-in for what Airflow does around an operator: legs, deferrals, retries and clears, in milliseconds.
+
+The operator, the trigger and the HTTP are real. Not real is the machinery: the state store lives in memory (its values
+go through JSON, as Airflow's do), a deferral is run in place, and the clock is :class:`Clock`, which a wait puts ahead
+for the provider and for the emulator alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import importlib
+import inspect
+import json
+import selectors
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from airflow.sdk.bases.operator import ExecutorSafeguard
+
+from airflow_provider_pika.api.commands import JOBS_PATH, Call
+from airflow_provider_pika.compat import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.hooks.pika import PikaHook
+
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:  # Airflow 3.1
+    from airflow.exceptions import TaskDeferred
+
+PACKAGE = "airflow_provider_pika"
+# A wait that never ends must not hang the tests.
+MOST_LEGS = 150
+MOST_LEAPS = 2000
+
+
+class Proxy:
+    """A module of which some names are replaced."""
+
+    def __init__(self, real: Any, **instead: Any) -> None:
+        self.__dict__.update(instead)
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@dataclass
+class Clock:
+    """The time the provider sees: the real one, put ahead by every wait it asks for, together with the emulator's."""
+
+    emulator: EmulatorClient
+    ahead: float = 0.0
+    sleeps: list[float] = field(default_factory=list)
+    reschedules: list[float] = field(default_factory=list)
+    in_flight: int = 0
+    leaps: int = 0
+    asked: list[tuple[float, str]] = field(default_factory=list)
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.time(), timezone.utc)
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.leap(seconds)
+
+    def leap(self, seconds: float) -> None:
+        """Let time pass without anybody having asked for it."""
+        if seconds <= 0:
+            return
+        self.leaps += 1
+        assert self.leaps < MOST_LEAPS, "this wait would never end"
+        self.ahead += seconds
+        self.emulator.advance(seconds)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let every module of the provider, and Airflow's sensor, go by this clock."""
+        import pendulum
+
+        import airflow_provider_pika.operators.pika
+        import airflow_provider_pika.sensors.pika
+        import airflow_provider_pika.triggers.pika  # noqa: F401
+
+        instead = {
+            "time": Proxy(time, time=self.time, monotonic=self.monotonic, sleep=self.sleep),
+            "pendulum": Proxy(pendulum, now=lambda tz=None: pendulum.now(tz).add(seconds=self.ahead)),
+        }
+        ours = [name for name in sys.modules if name.startswith(PACKAGE) and f"{PACKAGE}.emulator" not in name]
+        for module in [sys.modules[name] for name in ours]:
+            for name, proxy in instead.items():
+                if getattr(module, name, None) is proxy._real:
+                    monkeypatch.setattr(module, name, proxy)
+        sensor = importlib.import_module("airflow.sdk.bases.sensor")
+        monkeypatch.setattr(sensor, "time", instead["time"])
+        monkeypatch.setattr(sensor, "timezone", Proxy(sensor.timezone, utcnow=self.now))
+        send, asend = PikaHook._send, PikaHook._asend
+
+        def noted(hook: PikaHook, call: Call, *args: Any) -> Any:
+            self.asked.append((self.time(), call.target))
+            return send(hook, call, *args)
+
+        async def anoted(hook: PikaHook, call: Call, *args: Any) -> Any:
+            self.asked.append((self.time(), call.target))
+            self.in_flight += 1
+            try:
+                return await asend(hook, call, *args)
+            finally:
+                self.in_flight -= 1
+
+        monkeypatch.setattr(PikaHook, "_send", noted)
+        monkeypatch.setattr(PikaHook, "_asend", anoted)
+
+    def looks(self) -> dict[str, list[float]]:
+        """Return when each job was looked at and when the list was, by this clock."""
+        looks: dict[str, list[float]] = {}
+        for at, target in self.asked:
+            if target == JOBS_PATH or target.startswith(f"{JOBS_PATH}/?"):
+                looks.setdefault(target, []).append(at)
+        return looks
+
+    def smallest_gap(self) -> float | None:
+        gaps = [later - earlier for looks in self.looks().values() for earlier, later in pairwise(looks)]
+        return min(gaps, default=None)
+
+
+class LeapingLoop(asyncio.SelectorEventLoop):
+    """An event loop that, where it would sleep, leaps; but not while a request or a thread is under way."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(selectors.DefaultSelector())
+        self._clock = clock
+        self._selector = Proxy(self._selector, select=self._select)
+
+    def time(self) -> float:
+        return self._clock.monotonic()
+
+    def run_in_executor(self, *args: Any) -> Any:
+        future = super().run_in_executor(*args)
+        self._clock.in_flight += 1
+        future.add_done_callback(self._back)
+        return future
+
+    def _back(self, _: object) -> None:
+        self._clock.in_flight -= 1
+
+    def _select(self, timeout: float | None = None) -> Any:
+        select = self._selector._real.select
+        if timeout is None or timeout <= 0:
+            return select(timeout)
+        if self._clock.in_flight:
+            return select(min(timeout, 0.05))
+        events = select(0)
+        if not events:
+            self._clock.leap(timeout)
+        return events
+
+
+class Store:
+    """Airflow 3.3's ``task_state_store``, in memory."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.fails_on: Callable[[str, Any], bool] = lambda key, value: False
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        if self.fails_on(key, value):
+            raise ConnectionError("the state store cannot be reached")
+        self.values[key] = json.dumps(value, allow_nan=False)
+
+    def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+
+class Log:
+    """What was logged, as a person would read it."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def _say(self, level: str, message: object, *args: Any, **_: Any) -> None:
+        self.lines.append((level, str(message) % args if args else str(message)))
+
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        if level.startswith("_"):
+            raise AttributeError(level)
+        return lambda message, *args, **kwargs: self._say(level, message, *args, **kwargs)
+
+    def of(self, level: str) -> list[str]:
+        return [text for said, text in self.lines if said == level]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(f"{level}: {text}" for level, text in self.lines)
+
+
+@dataclass
+class TaskInstance:
+    """What an operator sees of its task instance."""
+
+    dag_id: str = "my_dag"
+    run_id: str = "manual__2026-01-02T03:04:05+00:00"
+    task_id: str = "submit"
+    map_index: int = -1
+    try_number: int = 1
+    max_tries: int = 2
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    first_reschedule: datetime | None = None
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+    def get_first_reschedule_date(self, context: Any) -> datetime | None:
+        return self.first_reschedule
+
+
+@dataclass
+class Ending:
+    """How a try ended: its state as Airflow would set it, its result or error, and the way there."""
+
+    state: str
+    value: Any = None
+    error: BaseException | None = None
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    legs: int = 1
+    triggers: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def cause(self) -> BaseException | None:
+        return self.error.__cause__ if self.error else None
+
+
+class Life:
+    """
+    A task instance from its first try to its last.
+
+    :param make: makes the operator anew, as each leg of a task does
+    :param stored: whether there is a state store, as there is from Airflow 3.3 on
+    """
+
+    def __init__(
+        self, clock: Clock, make: Callable[[], Any], *, stored: bool = True, retries: int = 2, **ti: Any
+    ) -> None:
+        self.clock = clock
+        self.make = make
+        self.store = Store() if stored else None
+        self.retries = retries
+        self.ti = TaskInstance(**{"max_tries": retries, **ti})
+        self.reschedules = 0
+        self.log = Log()
+
+    def context(self) -> dict[str, Any]:
+        context = {"ti": self.ti, "task_instance": self.ti, "task_reschedule_count": self.reschedules}
+        if self.store is not None:
+            context["task_state_store"] = self.store
+        return context
+
+    def leg(self, resume: tuple[str, dict[str, Any]] | None = None) -> Any:
+        """Run one leg as the task runner does, and let what it raises through."""
+        operator = self.make()
+        operator._log = operator._cached_logger = self.log
+        assert operator.log is self.log
+        context = contextvars.copy_context()
+        context.run(ExecutorSafeguard.tracker.set, operator)
+        # Airflow deletes a task's XComs when a leg starts anew, and keeps them over a deferral.
+        if resume is None:
+            self.ti.xcoms.clear()
+            value = context.run(operator.execute, self.context())
+        else:
+            value = context.run(operator.resume_execution, *resume, self.context())
+        if operator.do_xcom_push and value is not None:
+            self.ti.xcom_push("return_value", value)
+        return value
+
+    def run(self, make: Callable[[], Any] | None = None) -> Ending:
+        """Run a try to its end, over all its reschedules and deferrals."""
+        self.make = make or self.make
+        ending = Ending("running")
+        resume: tuple[str, dict[str, Any]] | None = None
+        for ending.legs in range(1, MOST_LEGS):
+            try:
+                ending.value = self.leg(resume)
+            except AirflowRescheduleException as wait:
+                self._reschedule(wait.reschedule_date)
+                resume = None
+            except TaskDeferred as deferred:
+                resume = self._trigger(deferred, ending)
+            except AirflowSkipException as skip:
+                return self._ended(ending, "skipped", skip)
+            except (AirflowFailException, AirflowSensorTimeout) as failure:
+                return self._ended(ending, "failed", failure)
+            except Exception as error:  # noqa: BLE001 - whatever it is, Airflow retries it
+                return self._ended(ending, "up_for_retry", error)
+            else:
+                return self._ended(ending, "success")
+        raise AssertionError(f"this task would go on for ever:\n{self.log.text[-2000:]}")
+
+    def retry(self, make: Callable[[], Any] | None = None) -> Ending:
+        self.ti.try_number += 1
+        return self._anew(make)
+
+    def clear(self, make: Callable[[], Any] | None = None) -> Ending:
+        self.ti.max_tries = self.ti.try_number + self.retries
+        self.ti.try_number += 1
+        return self._anew(make)
+
+    def _anew(self, make: Callable[[], Any] | None) -> Ending:
+        # Airflow's retry_delay, or the time a person takes.
+        self.clock.leap(15)
+        self.reschedules, self.ti.first_reschedule = 0, None
+        return self.run(make)
+
+    def _reschedule(self, date: datetime) -> None:
+        assert date.utcoffset() == timedelta(0), f"{date} is not in UTC"
+        wait = (date - self.clock.now()).total_seconds()
+        self.clock.reschedules.append(wait)
+        self.ti.first_reschedule = self.ti.first_reschedule or self.clock.now()
+        self.reschedules += 1
+        self.clock.leap(wait)
+
+    def _trigger(self, deferred: TaskDeferred, ending: Ending) -> tuple[str, dict[str, Any]]:
+        path, kwargs = deferred.trigger.serialize()
+        ending.triggers.append((path, kwargs))
+        assert deferred.timeout is None or deferred.timeout > timedelta(0)
+        module, _, name = path.rpartition(".")
+        kind = getattr(importlib.import_module(module), name)
+        wanted = set(inspect.signature(kind.__init__).parameters) - {"self"}
+        assert set(kwargs) == wanted, "serialize() must give back every constructor argument"
+        trigger = kind(**json.loads(json.dumps(kwargs)))
+        trigger._log = self.log
+        event = json.loads(json.dumps(run_trigger(trigger, self.clock)))
+        ending.events.append(event)
+        return deferred.method_name, {**(deferred.kwargs or {}), "event": event}
+
+    def _ended(self, ending: Ending, state: str, error: BaseException | None = None) -> Ending:
+        ending.state, ending.error, ending.xcoms = state, error, dict(self.ti.xcoms)
+        return ending
+
+
+def run_leaping(main: Coroutine[Any, Any, Any], clock: Clock) -> Any:
+    """Do what ``asyncio.run`` does, on a :class:`LeapingLoop`."""
+    loop = LeapingLoop(clock)
+    try:
+        result = loop.run_until_complete(main)
+        rest = asyncio.all_tasks(loop)
+        for task in rest:
+            task.cancel()
+        if rest:
+            loop.run_until_complete(asyncio.wait(rest))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        return result
+    finally:
+        loop.close()
+
+
+async def events_of(trigger: Any) -> list[Any]:
+    """Run a trigger until it ends, which in Airflow nobody does: so it shows how many events there are."""
+    return [event.payload async for event in trigger.run()]
+
+
+def run_trigger(trigger: Any, clock: Clock) -> Any:
+    """Return the one event of a trigger."""
+    payloads = run_leaping(events_of(trigger), clock)
+    assert len(payloads) == 1, f"a trigger ends with exactly one event, not {payloads}"
+    return payloads[0]

@@ -1,0 +1,367 @@
+"""The triggers themselves: their wire format, their one event, and the event loop they share with everybody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import inspect
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.exceptions import PikaRequestError
+from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.operators.pika import EncryptTextOperator
+from airflow_provider_pika.sensors.pika import PikaJobSensor
+from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaSlotTrigger
+from airflow_provider_pika.waiting import ended_job
+from tests.integration.task_context import Clock, Life, Log, TaskInstance, events_of, run_leaping, run_trigger
+
+# What versions up to this one have stored in people's databases. Never change a line, only add one.
+FROZEN = [
+    (
+        '["airflow_provider_pika.triggers.pika.PikaJobTrigger", {"pika_conn_id": "pika_default", "jobid": "job:1",'
+        ' "poll_interval": 30.0, "deadline": 1795354556.37, "cancel_on_kill": false}]'
+    ),
+    (
+        '["airflow_provider_pika.triggers.pika.PikaJobTrigger", {"pika_conn_id": "pika_default", "jobid": "job:1",'
+        ' "poll_interval": 30.0, "deadline": 1795354556.37, "cancel_on_kill": true, "end_from_trigger": null}]'
+    ),
+    (
+        '["airflow_provider_pika.triggers.pika.PikaSlotTrigger", {"pika_conn_id": "pika_default", "lane": "",'
+        ' "executing_jobs": ["job:1"], "turned_away_at": 1795354556.37, "hold_until": 1795354556.37,'
+        ' "queued_since": 1795354556.37, "deadline": 1795440956.37, "turn": 0}]'
+    ),
+]
+
+
+def job_of(emulator: EmulatorClient, *faults: str, **pace: Any) -> str:
+    emulator.configure(**pace or {"seconds": 100})
+    for kind in faults:
+        emulator.fault("submit", kind)
+    return PikaHook().encrypt_text(message="HI", prompt="waves").jobid
+
+
+def trigger_of(jobid: str, clock: Clock, **about: Any) -> PikaJobTrigger:
+    kwargs = {"pika_conn_id": "pika_default", "poll_interval": 30.0, "deadline": clock.time() + 3600, **about}
+    trigger = PikaJobTrigger(jobid=jobid, **kwargs)
+    trigger._log = Log()
+    return trigger
+
+
+# The wire format
+
+
+@pytest.mark.parametrize("stored", FROZEN)
+def test_what_an_earlier_version_stored_is_still_accepted(stored: str) -> None:
+    path, kwargs = json.loads(stored)
+    module, _, name = path.rpartition(".")
+
+    trigger = getattr(importlib.import_module(module), name)(**kwargs)
+
+    again = trigger.serialize()
+    assert again[0] == path
+    assert kwargs.items() <= json.loads(json.dumps(again[1])).items()
+
+
+@pytest.mark.parametrize("kind", [PikaJobTrigger, PikaSlotTrigger])
+def test_todays_arguments_are_frozen_too_and_all_of_them_are_serialized(kind: type) -> None:
+    """Add today's kwargs to FROZEN whenever a trigger gets a new argument, which needs a default."""
+    mine = [json.loads(stored)[1] for stored in FROZEN if stored.startswith(f'["{kind.__module__}.{kind.__name__}"')]
+    parameters = inspect.signature(kind).parameters
+    assert set(mine[-1]) == set(parameters)
+    assert {name for name, p in parameters.items() if p.default is p.empty} <= set(mine[0])
+    assert set(kind(**mine[-1]).serialize()[1]) == set(parameters)
+
+
+def test_an_event_of_an_unknown_kind_is_an_error_that_may_be_retried() -> None:
+    from airflow_provider_pika.exceptions import PikaError
+
+    with pytest.raises(PikaError, match="'paused'"):
+        ended_job({"outcome": "paused"}, hook=PikaHook(), jobid="job:1", cancel_on_timeout=False, log=Log())
+
+
+def test_an_event_with_keys_and_kinds_of_a_later_version_is_read(pika_emulator: EmulatorClient) -> None:
+    from airflow_provider_pika.exceptions import PikaError
+
+    event = {"outcome": "error", "jobid": "j", "error": {"kind": "PikaSunspotError", "message": "sunspots", "size": 3}}
+    with pytest.raises(PikaError, match="sunspots"):
+        ended_job(event, hook=PikaHook(), jobid="j", cancel_on_timeout=False, log=Log())
+
+
+# The events
+
+
+def test_each_outcome_is_one_event(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    jobid = job_of(pika_emulator)
+    event = run_trigger(trigger_of(jobid, clock), clock)
+    assert (event["outcome"], event["jobid"], event["job"]["status"]) == ("ended", jobid, "completed")
+
+    jobid = job_of(pika_emulator, "stuck")
+    event = run_trigger(trigger_of(jobid, clock, deadline=clock.time() + 60), clock)
+    assert (event["outcome"], event["jobid"]) == ("timeout", jobid)
+
+    event = run_trigger(trigger_of("job:nobody", clock), clock)
+    assert (event["outcome"], event["error"]["kind"]) == ("error", "PikaNotFoundError")
+
+
+def test_the_first_event_comes_no_sooner_than_10_s_even_past_the_deadline(
+    pika_emulator: EmulatorClient, clock: Clock
+) -> None:
+    """Airflow may take a sooner event for the old leg's end."""
+    jobid = job_of(pika_emulator, seconds=0)
+    before = clock.time()
+
+    run_trigger(trigger_of(jobid, clock, deadline=before - 100), clock)
+
+    assert clock.time() - before >= 10
+
+
+def test_a_trigger_that_is_run_anew_asks_again_and_submits_nothing(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    """What a restarted triggerer does."""
+    jobid = job_of(pika_emulator, seconds=300)
+
+    async def killed_midway() -> None:
+        task = asyncio.ensure_future(events_of(trigger_of(jobid, clock)))
+        await asyncio.sleep(100)
+        task.cancel()
+
+    run_leaping(killed_midway(), clock)
+    event = run_trigger(trigger_of(jobid, clock), clock)
+
+    assert event["outcome"] == "ended"
+    assert pika_emulator.counters()["submits"]["asked"] == 1
+    assert pika_emulator.counters()["cancels"] == {}
+
+
+def test_a_trigger_that_joins_the_line_asks_nothing_before_10_s(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    """The 429 that sent it there was the last look; every worker leg begins such a wait anew."""
+    start = clock.time()
+    trigger = PikaSlotTrigger(
+        pika_conn_id="pika_default",
+        lane="",
+        executing_jobs=["job:1"],
+        turned_away_at=start,
+        hold_until=start,
+        queued_since=start,
+        deadline=start + 3600,
+    )
+
+    assert run_trigger(trigger, clock) == {"outcome": "turn"}
+    assert clock.asked[0][0] - start >= 9.9
+
+
+# Sharing
+
+
+def test_many_triggers_of_one_connection_share_their_looks(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    jobids = [job_of(pika_emulator, seconds=100 + 50 * n) for n in range(6)]
+
+    async def together() -> list[Any]:
+        return await asyncio.gather(*(events_of(trigger_of(jobid, clock)) for jobid in jobids))
+
+    events = run_leaping(together(), clock)
+
+    assert [[event["jobid"] for event in mine] for mine in events] == [[jobid] for jobid in jobids]
+    counted = pika_emulator.counters()
+    assert counted["polls"]["total"] <= 2 * len(jobids)
+    assert counted["lists"] <= (clock.ahead / 10) + 1
+    assert clock.smallest_gap() >= 9.99
+
+
+def test_two_triggers_on_one_job_both_end(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    jobid = job_of(pika_emulator)
+
+    async def together() -> list[Any]:
+        return await asyncio.gather(*(events_of(trigger_of(jobid, clock)) for _ in range(2)))
+
+    assert [len(mine) for mine in run_leaping(together(), clock)] == [1, 1]
+    assert clock.smallest_gap() >= 9.99
+
+
+def test_a_trigger_that_is_cancelled_leaves_its_neighbours_waiting(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    first, second = (job_of(pika_emulator, seconds=200) for _ in range(2))
+
+    async def one_goes() -> list[Any]:
+        gone = asyncio.ensure_future(events_of(trigger_of(first, clock)))
+        stays = asyncio.ensure_future(events_of(trigger_of(second, clock)))
+        await asyncio.sleep(75)
+        gone.cancel()
+        return await stays
+
+    (event,) = run_leaping(one_goes(), clock)
+    assert event["jobid"] == second
+
+
+def test_one_jobs_faults_and_unknown_jobs_do_not_end_the_neighbours_wait(
+    pika_emulator: EmulatorClient, clock: Clock
+) -> None:
+    good, bad = job_of(pika_emulator, seconds=300), job_of(pika_emulator, "unlisted", seconds=300)
+    pika_emulator.fault("job", "server_error", status=503, jobid=bad, times=10_000)
+
+    async def together() -> list[Any]:
+        lives = [trigger_of(good, clock), trigger_of(bad, clock, deadline=clock.time() + 9000), trigger_of("x", clock)]
+        return await asyncio.gather(*(events_of(trigger) for trigger in lives))
+
+    ((ended,), (gave_up,), (unknown,)) = run_leaping(together(), clock)
+    assert ended["outcome"] == "ended"
+    assert gave_up["error"]["kind"] == "PikaUnavailableError"
+    assert unknown["error"]["kind"] == "PikaNotFoundError"
+
+
+def test_a_broken_connection_is_told_in_the_event(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PIKA_TOKENLESS", json.dumps({"conn_type": "pika", "host": pika_emulator.url}))
+
+    event = run_trigger(trigger_of("job:1", clock, pika_conn_id="pika_tokenless"), clock)
+
+    with pytest.raises(Exception, match="no API token") as caught:
+        ended_job(event, hook=PikaHook(), jobid="job:1", cancel_on_timeout=False, log=Log())
+    assert type(caught.value.__cause__) is PikaRequestError
+
+
+# The loop
+
+
+def test_nothing_blocks_the_triggerers_loop(pika_emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In real time, with the pauses cut short; a slow answer and a failing one among them."""
+    from airflow_provider_pika.api import pacing
+    from airflow_provider_pika.triggers import looks
+
+    for module in (pacing, looks):
+        monkeypatch.setattr(module, "LOOK_GAP", 0.1)
+    jobids = [job_of(pika_emulator, "unlisted", seconds=1.2) for _ in range(5)]
+    gaps: list[float] = []
+
+    async def heartbeat() -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            gaps.append(time.monotonic() - before)
+
+    async def together() -> list[Any]:
+        # The first trigger of a process pays for imports, which is Airflow's business.
+        kwargs = {"pika_conn_id": "pika_default", "poll_interval": 0.1, "deadline": time.time() + 60}
+        await PikaHook().aget_job(jobids[0])
+        beating = asyncio.ensure_future(heartbeat())
+        try:
+            return await asyncio.gather(*(events_of(PikaJobTrigger(jobid=jobid, **kwargs)) for jobid in jobids))
+        finally:
+            beating.cancel()
+
+    pika_emulator.fault("job", "slow", seconds=0.4)
+    events = asyncio.run(asyncio.wait_for(together(), 30))
+
+    assert [event["outcome"] for (event,) in events] == ["ended"] * 5
+    assert len(gaps) > 50
+    assert max(gaps) < 0.2
+
+
+# Kill: for each of the three, only a task read back as failed, and only with the flag, is cancelled
+
+
+def airflow_says(monkeypatch: pytest.MonkeyPatch, state: Any) -> None:
+    """Let Airflow tell this state of any task, as it does to a worker and to a triggerer."""
+
+    def states(*, task_ids: list[str], run_ids: list[str], **_: Any) -> Any:
+        if isinstance(state, Exception):
+            raise state
+        return {run_id: dict.fromkeys(task_ids, state) for run_id in run_ids}
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", states)
+
+
+class Killed(BaseException):
+    pass
+
+
+def die(*_: Any, **__: Any) -> None:
+    raise Killed
+
+
+def kill_sensor(life: Callable[..., Life], jobid: str, flag: bool) -> None:
+    sensor = PikaJobSensor(task_id="wait", jobid=jobid, cancel_on_kill=flag)
+    _kill(life(lambda: sensor), sensor)
+
+
+def kill_operator(life: Callable[..., Life], jobid: str, flag: bool) -> None:
+    operator = EncryptTextOperator(
+        task_id="film", message="HI", prompt="waves", wait_for_completion=True, cancel_on_kill=flag
+    )
+    _kill(life(lambda: operator, stored=False), operator)
+
+
+def _kill(task: Life, operator: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task.clock, "leap", die)
+        with pytest.raises(Killed):
+            task.leg()
+    operator.on_kill()
+
+
+def kill_trigger(life: Callable[..., Life], jobid: str, flag: bool) -> None:
+    trigger = PikaJobTrigger(
+        pika_conn_id="pika_default", jobid=jobid, poll_interval=30, deadline=time.time() + 60, cancel_on_kill=flag
+    )
+    if not hasattr(type(trigger).__mro__[2], "on_kill"):
+        pytest.skip("this Airflow's triggers have no on_kill")
+    trigger.task_instance = TaskInstance()
+    with contextlib.suppress(RuntimeError):  # Airflow logs what a trigger's on_kill raises
+        asyncio.run(trigger.on_kill())
+
+
+@pytest.mark.parametrize("kill", [kill_sensor, kill_operator, kill_trigger])
+@pytest.mark.parametrize(
+    ("state", "flag", "cancelled"),
+    [
+        ("failed", True, True),
+        ("failed", False, False),
+        ("success", True, False),
+        ("running", True, False),
+        ("restarting", True, False),
+        ("deferred", True, False),
+        (None, True, False),
+        (RuntimeError("no supervisor"), True, False),
+    ],
+)
+def test_only_a_task_marked_as_failed_cancels_and_only_with_the_flag(  # noqa: PLR0917 - one per column
+    pika_emulator: EmulatorClient,
+    life: Callable[..., Life],
+    monkeypatch: pytest.MonkeyPatch,
+    kill: Callable[..., None],
+    state: Any,
+    flag: bool,
+    cancelled: bool,
+) -> None:
+    airflow_says(monkeypatch, state)
+    pika_emulator.configure(seconds=600)
+    jobid = job_of(pika_emulator, seconds=600) if kill is not kill_operator else ""
+
+    kill(life, jobid, flag)
+
+    (job,) = pika_emulator.jobs()
+    assert pika_emulator.counters()["cancels"] == ({job["jobid"]: 1} if cancelled else {})
+    assert job["status"] == ("cancelled" if cancelled else "started")
+
+
+def test_a_cancel_that_fails_on_kill_is_logged_and_never_raised(
+    pika_emulator: EmulatorClient, life: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow_says(monkeypatch, "failed")
+    pika_emulator.fault("cancel", "drop_before", times=5)
+
+    kill_sensor(life, job_of(pika_emulator, seconds=600), flag=True)
+
+
+def test_a_sensor_killed_before_it_looked_at_anything_does_nothing(pika_emulator: EmulatorClient) -> None:
+    PikaJobSensor(task_id="wait", jobid="job:1", cancel_on_kill=True).on_kill()
+    EncryptTextOperator(task_id="s", message="HI", prompt="x", cancel_on_kill=True).on_kill()
+
+    assert pika_emulator.counters()["requests"] == 0

@@ -1,0 +1,412 @@
+"""Telling the API's answers apart: every row of the contract's tables, for a submit and for a read."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from airflow_provider_pika.api import commands, errors
+from airflow_provider_pika.api.errors import Answer, is_final, retry_after
+from airflow_provider_pika.api.job import Job
+from airflow_provider_pika.exceptions import (
+    PikaAuthError,
+    PikaError,
+    PikaJobFailedError,
+    PikaModeratedError,
+    PikaNotFoundError,
+    PikaPaymentError,
+    PikaQueueFullError,
+    PikaRateLimitedError,
+    PikaRequestError,
+    PikaUnavailableError,
+    PikaUnknownOutcomeError,
+)
+
+ROOT = "http://127.0.0.1:8300"
+SUBMIT = commands.encrypt_text(message="HI", prompt="waves")
+READ = commands.get_job("job:1")
+CANCEL = commands.cancel_job("job:1")
+LIST = commands.list_jobs()
+ACCOUNTS = commands.list_accounts()
+CHECK = commands.check_token()
+JOB = {"jobid": "job:1", "status": "started", "code": 200}
+HTML = "<!DOCTYPE html><html><body><h1>Just a moment…</h1></body></html>"
+
+
+def answer(status: int, body: Any = None, **headers: str) -> Answer:
+    text = body if isinstance(body, str) else "" if body is None else json.dumps(body)
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, text)
+
+
+def refusal(call: commands.Call, given: Answer, read: Any = errors.read_job) -> PikaError:
+    with pytest.raises(PikaError) as caught:
+        read(call, ROOT + call.target, given)
+    return caught.value
+
+
+ROWS = [
+    pytest.param(400, {"error": "E", "code": 400}, PikaRequestError, id="400"),
+    pytest.param(401, {"error": "Unauthorized", "code": 401}, PikaAuthError, id="401"),
+    pytest.param(402, {"error": "expired", "code": 402}, PikaPaymentError, id="402"),
+    pytest.param(403, {"error": "E"}, PikaRequestError, id="403"),
+    pytest.param(404, {"error": "Unable to locate job job:1", "code": 404}, PikaNotFoundError, id="404"),
+    pytest.param(
+        422, {"error": "E", "errorDetails": "D", "jobid": "job:9", "status": "moderated"}, PikaModeratedError, id="422"
+    ),
+    pytest.param(422, {"error": "E", "jobid": "job:9"}, PikaModeratedError, id="422 without details"),
+    pytest.param(429, {"error": "E", "executingJobs": ["job:1"]}, PikaQueueFullError, id="429 queue full"),
+    pytest.param(429, {"error": "E", "errorDetails": '{"retry_after": 2}'}, PikaRateLimitedError, id="429 Discord"),
+    pytest.param(429, {"error": "E"}, PikaRateLimitedError, id="429 of no form"),
+]
+
+
+@pytest.mark.parametrize("call", [SUBMIT, READ, CANCEL, LIST, CHECK], ids=lambda call: call.purpose)
+@pytest.mark.parametrize(("status", "body", "kind"), ROWS)
+def test_a_refusal_is_of_the_kind_its_status_stands_for(
+    call: commands.Call, status: int, body: dict[str, Any], kind: type[PikaError]
+) -> None:
+    error = refusal(call, answer(status, body))
+    assert type(error) is kind
+    assert error.status == status
+    assert error.error == body["error"]
+    assert error.details == body.get("errorDetails")
+    assert error.jobid == (body.get("jobid") or call.jobid)
+
+
+@pytest.mark.parametrize("body", [{"error": "broken", "code": 500}, HTML, "", "[]", '{"err'])
+@pytest.mark.parametrize("status", [408, 425, 500, 501, 502, 503, 504, 520, 599])
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (SUBMIT, PikaUnknownOutcomeError),
+        (READ, PikaUnavailableError),
+        (LIST, PikaUnavailableError),
+        (CANCEL, PikaUnavailableError),
+    ],
+)
+def test_a_fault_of_the_server_leaves_a_submit_unknown_and_a_read_to_be_repeated(
+    call: commands.Call, kind: type[PikaError], status: int, body: Any
+) -> None:
+    error = refusal(call, answer(status, body))
+    assert type(error) is kind
+    assert (error.status, error.jobid) == (status, call.jobid)
+
+
+@pytest.mark.parametrize("status", [200, 204])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (HTML, "HTML where JSON belongs: <!DOCTYPE html>"),
+        ("", "an empty body"),
+        (" \n", "an empty body"),
+        ('{"jobid": "job:1", "sta', "cut short or broken"),
+        ("[1, 2", "cut short or broken"),
+        ("OK", "no JSON: OK"),
+        ("null", "JSON of another shape: null"),
+        ("[]", "a list where"),
+        ('["job:1"]', "a list where"),
+        ('"job:1"', "a str where"),
+        ("7", "a int where"),
+    ],
+)
+@pytest.mark.parametrize(("call", "kind"), [(SUBMIT, PikaUnknownOutcomeError), (READ, PikaUnavailableError)])
+def test_a_body_that_is_no_job_is_told_apart_and_worded(
+    call: commands.Call, kind: type[PikaError], text: str, told: str, status: int
+) -> None:
+    error = refusal(call, answer(status, text))
+    assert type(error) is kind
+    assert (error.status, error.jobid) == (status, call.jobid)
+    assert told in str(error)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"code": ' + "9" * 6000 + "}"], ids=["nested", "digits"])
+def test_json_that_python_refuses_to_read_is_an_unreadable_answer(text: str) -> None:
+    assert type(refusal(READ, answer(200, text))) is PikaUnavailableError
+
+
+def test_a_long_body_is_quoted_only_in_part() -> None:
+    assert len(str(refusal(READ, answer(200, "<p>" + "x" * 100_000)))) < 800
+
+
+@pytest.mark.parametrize(("text", "wrong"), [("{}", "cut short"), ('["a"]', "cut short"), ('"text"', "no JSON")])
+def test_whole_json_in_a_refusal_is_not_called_broken(text: str, wrong: str) -> None:
+    """A refusal whose body is valid JSON of another shape must not send the reader looking for a broken line."""
+    assert wrong not in str(refusal(READ, answer(400, text)))
+
+
+def test_a_submit_answered_without_a_jobid_is_of_unknown_outcome() -> None:
+    error = refusal(SUBMIT, answer(200, {"status": "started"}))
+    assert type(error) is PikaUnknownOutcomeError
+    assert "without a jobid" in str(error)
+
+
+def test_a_read_answered_without_a_jobid_is_about_the_job_asked_for() -> None:
+    assert errors.read_job(READ, ROOT, answer(200, {"status": "progress"})) == Job(
+        "job:1", "progress", {"status": "progress"}
+    )
+
+
+def test_a_submit_that_answers_200_failed_is_a_job_that_failed() -> None:
+    """It is the job's status that decides, not the HTTP one."""
+    job = errors.read_job(SUBMIT, ROOT, answer(200, {**JOB, "status": "failed"}))
+    assert (job.status, job.is_final) == ("failed", True)
+
+
+@pytest.mark.parametrize("status", [200, 201])
+def test_any_2xx_with_a_job_is_one(status: int) -> None:
+    assert errors.read_job(SUBMIT, ROOT, answer(status, JOB)) == Job("job:1", "started", JOB)
+
+
+@pytest.mark.parametrize(("body", "jobids"), [([], []), (["job:1", "job:2"], ["job:1", "job:2"])])
+def test_a_list_of_jobids_is_read(body: list[str], jobids: list[str]) -> None:
+    assert errors.read_jobids(LIST, ROOT, answer(200, body)) == jobids
+
+
+@pytest.mark.parametrize("body", [{"jobs": []}, [1], [None], [{"jobid": "job:1"}], HTML, "", "null"])
+def test_what_is_no_list_of_jobids_is_unreadable(body: Any) -> None:
+    """An empty list read out of rubbish would make a lost submit look as if it had never been made."""
+    assert type(refusal(LIST, answer(200, body), errors.read_jobids)) is PikaUnavailableError
+
+
+def test_accounts_are_read_by_channel() -> None:
+    accounts = {"1": {"channel": "1", "maxJobs": 3}}
+    assert errors.read_accounts(ACCOUNTS, ROOT, answer(200, accounts)) == accounts
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_a_404_with_an_empty_body_means_no_account(text: str) -> None:
+    assert errors.read_accounts(ACCOUNTS, ROOT, answer(404, text)) == {}
+
+
+@pytest.mark.parametrize("body", [HTML, {"error": "E"}])
+def test_a_404_that_says_something_is_no_empty_list_of_accounts(body: Any) -> None:
+    assert type(refusal(ACCOUNTS, answer(404, body), errors.read_accounts)) is PikaNotFoundError
+
+
+def test_accounts_that_are_a_list_are_unreadable() -> None:
+    assert type(refusal(ACCOUNTS, answer(200, []), errors.read_accounts)) is PikaUnavailableError
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("call", [SUBMIT, READ])
+def test_a_redirect_is_refused_with_its_target_and_what_to_do(call: commands.Call, status: int) -> None:
+    error = refusal(call, answer(status, "", location="https://elsewhere.example/v1"))
+    assert type(error) is PikaRequestError
+    assert "a redirect to https://elsewhere.example/v1" in str(error)
+    assert "final root URL into the connection's host" in str(error)
+
+
+def test_a_redirect_without_a_target_is_refused_too() -> None:
+    assert "a redirect to nowhere" in str(refusal(READ, answer(307)))
+
+
+@pytest.mark.parametrize("call", [SUBMIT, READ, CANCEL, LIST, CHECK], ids=lambda call: call.purpose)
+@pytest.mark.parametrize("status", [307, 400, 401, 402, 404, 422, 429, 500, 504])
+def test_a_message_says_what_was_asked_what_came_back_and_what_to_do(call: commands.Call, status: int) -> None:
+    message = str(refusal(call, answer(status, {"error": "the words", "errorDetails": "more words"})))
+    asked, _, rest = message.partition(" Came back: ")
+    assert asked == f"Asked to {call.purpose} ({call.method} {ROOT}{call.target})."
+    assert rest.startswith(f"HTTP {status} 'the words' (more words)")
+    assert len(rest) > len(f"HTTP {status} 'the words' (more words).") + 10
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (401, "API token into the password"),
+        (402, "subscription"),
+        (422, "change the message, the prompt or the image"),
+        (429, "later"),
+        (504, "before submitting again"),
+        (500, "before submitting again"),
+    ],
+)
+def test_the_advice_fits_the_refusal_of_a_submit(status: int, advice: str) -> None:
+    assert advice in str(refusal(SUBMIT, answer(status, {"error": "E"})))
+
+
+@pytest.mark.parametrize("call", [SUBMIT, LIST, CHECK], ids=lambda call: call.purpose)
+def test_a_404_of_a_call_about_no_job_is_not_explained_by_an_old_job(call: commands.Call) -> None:
+    """It is the root URL that is wrong, and that is what the reader must be sent to."""
+    message = str(refusal(call, answer(404, HTML)))
+    assert "31 days" not in message
+    assert "host" in message
+
+
+def test_a_404_of_a_read_is_explained() -> None:
+    assert "31 days" in str(refusal(READ, answer(404, {"error": "E"})))
+
+
+def test_a_refused_submit_names_the_job_it_made() -> None:
+    assert "The job is job:9." in str(refusal(SUBMIT, answer(422, {"error": "E", "jobid": "job:9"})))
+
+
+def test_a_full_queue_lists_the_jobs_in_the_way() -> None:
+    error = refusal(SUBMIT, answer(429, {"error": "E", "executingJobs": ["job:1", "job:2"]}))
+    assert isinstance(error, PikaQueueFullError)
+    assert error.executing_jobs == ["job:1", "job:2"]
+    assert "2 jobs running" in str(error)
+
+
+def test_a_full_queue_of_no_jobs_is_one_all_the_same() -> None:
+    assert type(refusal(SUBMIT, answer(429, {"executingJobs": []}))) is PikaQueueFullError
+
+
+def test_executing_jobs_that_are_no_list_make_no_full_queue() -> None:
+    assert type(refusal(SUBMIT, answer(429, {"executingJobs": "many"}))) is PikaRateLimitedError
+
+
+def test_a_429_with_html_is_a_rate_limit_that_says_so() -> None:
+    error = refusal(READ, answer(429, HTML, retry_after="7"))
+    assert isinstance(error, PikaRateLimitedError)
+    assert error.retry_after == 7
+    assert "HTML where JSON belongs" in str(error)
+
+
+def test_error_details_that_are_no_text_are_told_as_json() -> None:
+    assert refusal(READ, answer(400, {"error": {"a": 1}, "errorDetails": ["b"]})).details == '["b"]'
+
+
+@pytest.mark.parametrize(
+    ("details", "seconds"),
+    [
+        ('{"message": "You are being rate limited.", "retry_after": 3.5, "global": false}', 3.5),
+        ('{"retry_after": 0}', 0),
+        ('{"retry_after": "4"}', 4),
+        ({"retry_after": 5}, 5),
+        ('{"retry_after": 1e9}', 1e9),
+        ('{"retry_after": -1}', None),
+        ('{"retry_after": NaN}', None),
+        ('{"retry_after": Infinity}', None),
+        ('{"retry_after": 1e999}', None),
+        ('{"retry_after": ' + "9" * 400 + "}", None),
+        ('{"retry_after": true}', None),
+        ('{"retry_after": null}', None),
+        ('{"retry_after": "soon"}', None),
+        ('{"retry_after": [1]}', None),
+        ("{}", None),
+        ("[3]", None),
+        ("3", None),
+        ("rate limited, slow down", None),
+        ('{"retry_af', None),
+        ("[" * 100_000, None),
+        ("", None),
+        (None, None),
+        (3, None),
+        ([1], None),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_the_pause_is_read_out_of_the_json_within_the_details(details: Any, seconds: float | None) -> None:
+    assert retry_after(details, {}) == seconds
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7),
+        ("2.5", 2.5),
+        (" 7 ", 7),
+        ("0", 0),
+        ("-7", None),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        ("", None),
+        ("9" * 400, None),
+    ],
+    ids=lambda value: str(value)[:10],
+)
+def test_the_pause_is_read_out_of_the_header(header: str, seconds: float | None) -> None:
+    assert retry_after(None, {"retry-after": header}) == seconds
+
+
+@pytest.mark.parametrize(("ahead", "seconds"), [(3600, 3600), (86_400, 86_400), (-3600, 0)])
+def test_the_header_may_be_an_http_date(ahead: int, seconds: float) -> None:
+    date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=ahead), usegmt=True)
+    assert retry_after(None, {"retry-after": date}) == pytest.approx(seconds, abs=5)
+
+
+@pytest.mark.parametrize("date", ["Wed, 31 Feb 2099 07:28:00 GMT", "Wed, 21 Oct 2099 07:28:00 XXX", "21 Oct"])
+def test_a_date_that_cannot_be_is_unreadable(date: str) -> None:
+    assert retry_after(None, {"retry-after": date}) is None
+
+
+@pytest.mark.parametrize(("body", "header", "seconds"), [(3, "9", 9), (9, "3", 9), (3, "soon", 3), (-1, "4", 4)])
+def test_the_longer_of_body_and_header_counts(body: float, header: str, seconds: float) -> None:
+    assert retry_after(json.dumps({"retry_after": body}), {"retry-after": header}) == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(429, {"error": "E", "executingJobs": []}), (503, {"error": "E"})], ids=["queue full", "503"]
+)
+def test_a_retry_after_header_is_honoured_on_whatever_answer_it_comes(status: int, body: dict[str, Any]) -> None:
+    """The contract: "none documented; honour one if it comes"; 503 is where HTTP itself has it."""
+    error = refusal(READ, answer(status, body, retry_after="77"))
+    assert getattr(error, "retry_after", None) == 77
+
+
+@pytest.mark.parametrize(
+    ("call", "left", "kind"),
+    [
+        (SUBMIT, True, PikaUnknownOutcomeError),
+        (SUBMIT, False, PikaUnavailableError),
+        (READ, True, PikaUnavailableError),
+        (READ, False, PikaUnavailableError),
+        (CANCEL, True, PikaUnavailableError),
+    ],
+)
+def test_a_lost_call_is_unknown_only_if_it_is_a_submit_that_left(
+    call: commands.Call, left: bool, kind: type[PikaError]
+) -> None:
+    error = errors.lost(call, ROOT + call.target, "reset by peer", left=left)
+    assert type(error) is kind
+    assert (error.status, error.error, error.details, error.jobid) == (None, None, None, call.jobid)
+    assert "reset by peer" in str(error)
+    assert f"{call.method} {ROOT}{call.target}" in str(error)
+
+
+def test_a_submit_that_may_have_made_a_job_says_so() -> None:
+    assert "may have been made and paid for" in str(errors.lost(SUBMIT, ROOT, "reset", left=True))
+
+
+def test_a_call_that_reached_nobody_sends_the_reader_to_the_host() -> None:
+    assert "host in the connection" in str(errors.lost(SUBMIT, ROOT, "refused", left=False))
+
+
+def test_a_fault_without_words_is_told_by_its_type() -> None:
+    assert "TimeoutError" in str(errors.lost(READ, ROOT, TimeoutError(), left=False))
+
+
+@pytest.mark.parametrize("status", ["failed", "moderated", "cancelled"])
+def test_a_job_that_ended_badly_is_told_in_the_apis_words(status: str) -> None:
+    job = Job.from_answer({"jobid": "job:1", "status": status, "error": "E", "errorDetails": "D", "content": "C"})
+    error = errors.job_failed(job, ROOT)
+    assert type(error) is PikaJobFailedError
+    assert (error.error, error.details, error.jobid) == ("E", "D", "job:1")
+    assert f"Job job:1 ended {status}: E: D: C." in str(error)
+    assert f"GET {ROOT}/v1/pika/jobs/?jobid=job%3A1" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "final"),
+    [
+        (PikaRequestError, True),
+        (PikaAuthError, True),
+        (PikaPaymentError, True),
+        (PikaNotFoundError, True),
+        (PikaModeratedError, True),
+        (PikaUnknownOutcomeError, True),
+        (PikaJobFailedError, True),
+        (PikaQueueFullError, False),
+        (PikaRateLimitedError, False),
+        (PikaUnavailableError, False),
+        (PikaError, False),
+    ],
+)
+def test_only_what_may_pass_is_worth_a_retry(kind: type[PikaError], final: bool) -> None:
+    assert is_final(kind("said")) is final

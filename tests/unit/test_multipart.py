@@ -1,0 +1,105 @@
+"""The body of a submit: what its bytes are, and whether it has begun to leave."""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+import io
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_pika.exceptions import PikaRequestError
+from airflow_provider_pika.hooks.image import open_image
+from airflow_provider_pika.hooks.multipart import ImagePart, MultipartBody
+
+
+def parts_of(body: MultipartBody) -> list[EmailMessage]:
+    """Read the body as an independent reader of MIME does."""
+    whole = f"Content-Type: {body.headers['Content-Type']}\r\n\r\n".encode() + b"".join(body)
+    message = email.parser.BytesParser(EmailMessage, policy=email.policy.HTTP).parsebytes(whole)
+    return list(message.iter_parts())
+
+
+def test_text_fields_are_plain_utf8_parts_without_a_filename() -> None:
+    parts = parts_of(MultipartBody({"message": "HÉ 🎬", "replyRef": "a\r\nb"}, None))
+    names = [part.get_param("name", header="content-disposition") for part in parts]
+    assert names == ["message", "replyRef"]
+    assert [part.get_filename() for part in parts] == [None, None]
+    assert [part.get_payload(decode=True) for part in parts] == ["HÉ 🎬".encode(), b"a\r\nb"]
+    assert [part["content-type"] for part in parts] == [None, None]
+
+
+def test_the_image_is_a_file_part_with_its_type() -> None:
+    image = ImagePart("cat.png", io.BytesIO(b"\x89PNG bytes"), "image/png")
+    text, file = parts_of(MultipartBody({"message": "HI"}, image))
+    assert text.get_filename() is None
+    assert file.get_param("name", header="content-disposition") == "image"
+    assert (file.get_filename(), file.get_content_type(), file.get_payload(decode=True)) == (
+        "cat.png",
+        "image/png",
+        b"\x89PNG bytes",
+    )
+
+
+@pytest.mark.parametrize("image", [None, ImagePart("cat.png", io.BytesIO(b"x" * 100_000), "image/png")])
+def test_the_length_announced_is_the_length_sent(image: ImagePart | None) -> None:
+    body = MultipartBody({"message": "HÉ 🎬"}, image)
+    assert len(body) == len(b"".join(body))
+
+
+def test_each_body_has_a_boundary_of_its_own() -> None:
+    one, other = MultipartBody({"a": "b"}, None), MultipartBody({"a": "b"}, None)
+    assert one.headers["Content-Type"].startswith("multipart/form-data; boundary=")
+    assert one.headers != other.headers
+
+
+def test_a_large_image_is_streamed_not_held_in_memory() -> None:
+    body = MultipartBody({"message": "HI"}, ImagePart("cat.png", io.BytesIO(bytes(3_000_000)), "image/png"))
+    assert max(len(chunk) for chunk in body) <= 1_000_000
+
+
+def test_a_body_has_not_started_until_its_first_chunk_is_asked_for() -> None:
+    body = MultipartBody({"message": "HI"}, None)
+    len(body)
+    chunks = iter(body)
+    assert not body.started
+    next(chunks)
+    assert body.started
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [("cat.png", "image/png"), ("cat.JPG", "image/jpeg"), ("cat.gif", "image/gif"), ("cat.webp", "image/webp")],
+)
+def test_an_image_goes_out_under_its_name_and_type(tmp_path: Path, name: str, content_type: str) -> None:
+    (tmp_path / name).write_bytes(b"bytes")
+    with open_image(str(tmp_path / name)) as part:
+        assert (part.name, part.content_type, part.content.read()) == (name, content_type, b"bytes")
+
+
+def test_the_file_is_closed_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"bytes")
+    with open_image(str(tmp_path / "cat.png")) as part:
+        pass
+    assert part.content.closed
+
+
+@pytest.mark.parametrize(
+    ("make", "said"), [("missing", "cannot be read"), ("folder", "is a folder"), ("empty", "is empty")]
+)
+def test_an_image_that_cannot_be_sent_is_refused_with_its_path(tmp_path: Path, make: str, said: str) -> None:
+    path = tmp_path / "cat.png"
+    if make == "folder":
+        path.mkdir()
+    elif make == "empty":
+        path.touch()
+    with pytest.raises(PikaRequestError, match=rf"{path}.* {said}.*Nothing was sent"), open_image(str(path)):
+        pass
+
+
+@pytest.mark.parametrize("image", [5, b"cat.png", ["cat.png"], "cat\0.png"], ids=repr)
+def test_an_image_that_is_no_path_is_refused(image: str) -> None:
+    with pytest.raises(PikaRequestError, match="image"), open_image(image):
+        pass

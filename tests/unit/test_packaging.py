@@ -1,0 +1,72 @@
+"""What an installed package promises."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import metadata, requires
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import airflow_provider_pika
+
+REQUIREMENTS = [Requirement(text) for text in requires("airflow-provider-pika") or []]
+ROOT = Path(__file__).parents[2]
+
+
+def plain() -> dict[str, Requirement]:
+    return {each.name: each for each in REQUIREMENTS if not (each.marker and "extra" in str(each.marker))}
+
+
+def test_the_package_needs_airflow_and_the_three_it_names() -> None:
+    assert set(plain()) == {"apache-airflow", "httpx", "pendulum", "requests"}
+
+
+@pytest.mark.parametrize(
+    ("airflow", "taken"),
+    [("2.11.0", False), ("3.1.6", False), ("3.1.7", True), ("3.1.8", True), ("3.3.2", True), ("4.0.0", False)],
+)
+def test_the_first_airflow_taken_is_the_one_that_honours_an_operators_reschedule_date(
+    airflow: str, taken: bool
+) -> None:
+    assert (airflow in plain()["apache-airflow"].specifier) is taken
+
+
+def test_the_emulator_is_an_extra() -> None:
+    extra = {each.name for each in REQUIREMENTS if each.marker and each.marker.evaluate({"extra": "emulator"})} - set(
+        plain()
+    )
+    assert {"starlette", "uvicorn", "python-multipart"} <= extra
+
+
+def test_the_oldest_python_is_3_10() -> None:
+    assert metadata("airflow-provider-pika")["Requires-Python"] == ">=3.10"
+
+
+def test_the_licence_is_apache() -> None:
+    about = metadata("airflow-provider-pika")
+    assert about["License-Expression"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+
+
+def test_the_version_is_a_proper_one() -> None:
+    assert str(Version(airflow_provider_pika.__version__)) == airflow_provider_pika.__version__
+
+
+def test_types_are_shipped() -> None:
+    assert (files("airflow_provider_pika") / "py.typed").is_file()
+
+
+def test_the_package_imports_airflow_from_public_places_only() -> None:
+    """`airflow.sdk` and the triggers' base; the exceptions of Airflow 3.1 stand in compat.py alone."""
+    public = re.compile(r"^\s*(?:from|import) (airflow(?:\.[\w.]+)?)\b(?!_)", re.MULTILINE)
+    found = {
+        (path.name, module)
+        for path in (ROOT / "airflow_provider_pika").rglob("*.py")
+        for module in public.findall(path.read_text())
+        if not module.startswith("airflow.sdk") and path.name != "compat.py"
+    }
+    assert {module for _, module in found} <= {"airflow.triggers.base"}, found
