@@ -93,7 +93,7 @@ def why_a_worker_must_end(task: Any) -> str | None:
         "do_xcom_push is off": not task.do_xcom_push,
         "it has an on_success_callback": bool(task.on_success_callback),
         "it has outlets": bool(task.outlets),
-        "it has a post_execute": bool(task._post_execute_hook)
+        "it has a post_execute": bool(task._post_execute_hook)  # noqa: SLF001 - an argument of every operator, kept only there
         or type(task).post_execute is not BaseOperator.post_execute,
         "a listener waits for its success": bool(hook.on_task_instance_success.get_hookimpls()),
         "a downstream task is expanded over its result": next(task.iter_mapped_dependants(), None) is not None,

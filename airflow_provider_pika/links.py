@@ -22,12 +22,10 @@ class PikaVideoLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
         """
-        Return what the task pushed as ``video_url``: a stored copy a browser can reach, else the job's signed link.
+        Return the ``video_url`` of the task that has just run: a stored copy or the job's own, signed link.
 
         Airflow's pages show no button for an empty link, while ``None`` would be stored as a text of its own.
         """
-        from airflow.sdk.execution_time.xcom import XCom
-
-        link = XCom.get_value(key="video_url", ti_key=ti_key)
+        link = getattr(operator, "_video_url", None)
         # A browser refuses to open anything else from Airflow's page (file://, s3://), so it is no link.
         return link if isinstance(link, str) and link.startswith(("https://", "http://")) else ""

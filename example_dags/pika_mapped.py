@@ -1,8 +1,8 @@
 """Many prompts, few jobs at once: one mapped task that submits and waits, in a pool that counts deferred tasks.
 
 Create the pool once, with as many slots as the account runs jobs:
-``airflow pools set pika 10 "Pika jobs" --include-deferred``. A task keeps its slot from the submit to the end of its job,
-so this DAG never meets a full queue, however many prompts there are.
+``airflow pools set pika 10 "Pika jobs" --include-deferred``. A task keeps its slot from the submit to the end of
+its job, so this DAG never meets a full queue, however many prompts there are.
 """
 
 from __future__ import annotations

@@ -169,5 +169,7 @@ def _max_jobs(value: object) -> str:
     except ValueError:
         number = None
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_JOBS_LIMIT:
-        raise PikaRequestError(f"max_jobs is {value!r}, but must be a whole number from 1 to {MAX_JOBS_LIMIT}. Nothing was sent.")
+        raise PikaRequestError(
+            f"max_jobs is {value!r}, but must be a whole number from 1 to {MAX_JOBS_LIMIT}. Nothing was sent."
+        )
     return str(number)

@@ -85,7 +85,7 @@ class Watch:
 
     def timeout_message(self) -> str:
         """Word a wait that is over without an end of the job."""
-        return f"Job {self.jobid} had not ended by the deadline, {when(self.deadline)}; the last look: {self.last}."
+        return f"Job {self.jobid} did not end by {when(self.deadline)}; the last look: {self.last}."
 
     def _read(self, job: Job) -> Verdict:
         self.faults = self.misses = 0
@@ -100,7 +100,10 @@ class Watch:
         self.misses += missing
         self.faults += not missing
         if missing and self.misses < MISS_LIMIT:
-            return Verdict(after=self.interval, note=f"the API does not know job {self.jobid} (yet): look {self.misses} of {MISS_LIMIT}")
+            return Verdict(
+                after=self.interval,
+                note=f"the API does not know job {self.jobid} (yet): look {self.misses} of {MISS_LIMIT}",
+            )
         if not isinstance(error, (PikaUnavailableError, PikaRateLimitedError, PikaQueueFullError)):
             return Verdict(error=error, note=str(error))
         if self.faults >= FAULT_LIMIT:
@@ -145,7 +148,10 @@ def interval_at_least(interval: float, floor: float) -> tuple[float, str | None]
     """Return the interval raised to the floor, and a warning if it had to be raised."""
     if interval >= floor:
         return interval, None
-    return floor, f"An interval of {interval:g} s is too short for the Pika API or for Airflow: it was raised to {floor:g} s."
+    return (
+        floor,
+        f"An interval of {interval:g} s is too short for the Pika API or for Airflow: it was raised to {floor:g} s.",
+    )
 
 
 def seconds_of(value: timedelta | float) -> float:

@@ -15,8 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from airflow_provider_pika.exceptions import PikaError, PikaRequestError, PikaUnavailableError
 from airflow_provider_pika.hooks import storage, web
 from airflow_provider_pika.hooks.multipart import ImagePart
-
-IMAGE_MAX_BYTES = 25 * 2**20
+from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES
 
 _HEAD = 512
 _IN_PASSING = frozenset({408, 425, 429})

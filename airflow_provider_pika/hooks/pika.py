@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,8 +13,7 @@ from airflow_provider_pika.api import commands, errors
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.compat import AirflowNotFoundException
 from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaRequestError
-from airflow_provider_pika.hooks.image import IMAGE_MAX_BYTES
-from airflow_provider_pika.hooks.settings import PikaSettings
+from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES, PikaSettings
 from airflow_provider_pika.hooks.transport import AsyncTransport, SyncTransport
 from airflow_provider_pika.provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
 
@@ -65,8 +64,8 @@ class PikaHook(BaseHook):
             conn = self.get_connection(self.pika_conn_id)
         except AirflowNotFoundException as error:
             raise PikaRequestError(
-                f"The Airflow connection {self.pika_conn_id!r} does not exist: add one of type 'pika' with the API token"
-                " as its password and the root URL as its host. Nothing was sent."
+                f"The Airflow connection {self.pika_conn_id!r} does not exist: add one of type 'pika' with the API"
+                " token as its password and the root URL as its host. Nothing was sent."
             ) from error
         settings = PikaSettings.from_connection(self.pika_conn_id, conn)
         mask_secret(settings.token)
@@ -88,7 +87,7 @@ class PikaHook(BaseHook):
         message: str,
         prompt: str,
         font: str | None = None,
-        image: str | None = None,
+        image: str | ImagePart | None = None,
         discord: str | None = None,
         channel: str | None = None,
         max_jobs: int | str | None = None,
@@ -103,7 +102,8 @@ class PikaHook(BaseHook):
         :param message: the text to hide in the video, at most 20 UTF-16 units
         :param prompt: what the video shows, at most 1500 UTF-16 units
         :param font: MODERN, COMICS, SANS SERIF, BAUHAUS or RETRO
-        :param image: an image: local path, ``http(s)://``, ``file://`` or any ``ObjectStoragePath`` URL
+        :param image: an image: local path, ``http(s)://``, ``file://`` or any ``ObjectStoragePath`` URL; or one that
+            :meth:`open_image` has opened
         :param discord: token of a Discord account that is not configured at the API; needs ``channel``
         :param channel: the Discord channel to submit through
         :param max_jobs: how many jobs the channel may run at once, 1 to 10
@@ -118,8 +118,6 @@ class PikaHook(BaseHook):
         :raises PikaUnavailableError: when the submit certainly never left
         :raises PikaUnknownOutcomeError: when the answer was lost: a job may exist
         """
-        from airflow_provider_pika.hooks.image import open_image
-
         call = commands.encrypt_text(
             message=message,
             prompt=prompt,
@@ -130,8 +128,21 @@ class PikaHook(BaseHook):
             reply_url=reply_url,
             reply_ref=reply_ref,
         )
-        with open_image(image, self.image_max_bytes) if image else nullcontext() as part:
+        with self.open_image(image) as part:
             return self._send(call, errors.read_job, part)
+
+    def open_image(self, image: str | ImagePart | None) -> AbstractContextManager[ImagePart | None]:
+        """
+        Open an image for :meth:`encrypt_text`, fetching it first if it lies elsewhere.
+
+        :param image: as :meth:`encrypt_text` takes it; one that is open already stays so
+        :raises PikaRequestError: when it is missing, empty, too large or no image; nothing was sent
+        """
+        if not isinstance(image, str):
+            return nullcontext(image)
+        from airflow_provider_pika.hooks.image import open_image
+
+        return open_image(image, self.image_max_bytes) if image else nullcontext()
 
     def get_job(self, jobid: str) -> Job:
         """

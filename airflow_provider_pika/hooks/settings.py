@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 SUBMIT_TIMEOUT = 60.0
+IMAGE_MAX_BYTES = 25 * 2**20
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,14 @@ class PikaSettings:
         """
         extra: Any = conn.extra_dejson
         if not isinstance(extra, dict):
-            raise _bad(conn_id, "has an extra that is no JSON object: write it as {\"channel\": \"…\"}")
+            raise _bad(conn_id, 'has an extra that is no JSON object: write it as {"channel": "…"}')
         token = (conn.password or "").strip()
         if not token:
             raise _bad(conn_id, "has no API token: put it into the connection's password")
-        for name, secret in (("API token in its password", token), ("extra 'discord_token'", extra.get("discord_token"))):
+        for name, secret in (
+            ("API token in its password", token),
+            ("extra 'discord_token'", extra.get("discord_token")),
+        ):
             if secret and not (isinstance(secret, str) and secret.isascii() and secret.isprintable()):
                 raise _bad(conn_id, f"holds characters in the {name} that no token has: copy it anew")
         return cls(
@@ -94,7 +98,13 @@ def _base_url(conn_id: str, conn: Connection) -> str:
     name = parts.hostname or ""
     if parts.username or parts.password:
         raise _bad(conn_id, "has a user name or password within its host: the API token belongs into the password")
-    if parts.scheme not in ("http", "https") or not name or parts.query or parts.fragment or set(name) & set(' "<>\\^`{|}'):
+    if (
+        parts.scheme not in ("http", "https")
+        or not name
+        or parts.query
+        or parts.fragment
+        or set(name) & set(' "<>\\^`{|}')
+    ):
         raise _bad(conn_id, wanted)
     if ":" in name:
         name = f"[{name}]"
@@ -109,7 +119,9 @@ def _max_jobs(conn_id: str, value: Any) -> int | None:
     except (TypeError, ValueError):
         number = 0
     if not 1 <= number <= MAX_JOBS_LIMIT:
-        raise _bad(conn_id, f"has an extra 'max_jobs' of {value!r}: it must be a whole number from 1 to {MAX_JOBS_LIMIT}")
+        raise _bad(
+            conn_id, f"has an extra 'max_jobs' of {value!r}: it must be a whole number from 1 to {MAX_JOBS_LIMIT}"
+        )
     return number
 
 

@@ -152,9 +152,7 @@ class AsyncTransport:
             self._client = None
 
 
-def _answer(
-    settings: PikaSettings, status: int, headers: Iterable[tuple[str, str]], content: bytes
-) -> errors.Answer:
+def _answer(settings: PikaSettings, status: int, headers: Iterable[tuple[str, str]], content: bytes) -> errors.Answer:
     return errors.Answer(
         status,
         {name.lower(): settings.redact(value) for name, value in headers},

@@ -21,8 +21,8 @@ from airflow_provider_pika.api.pacing import (
 )
 from airflow_provider_pika.compat import AirflowRescheduleException, AirflowSensorTimeout, conf, task_state_store
 from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError
-from airflow_provider_pika.hooks.image import IMAGE_MAX_BYTES
 from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.operators.submission import Submission
 from airflow_provider_pika.waiting import (
@@ -68,7 +68,8 @@ class EncryptTextOperator(BaseOperator):
         3.3+ counted from the first attempt since the last clear, below from this try's first leg
     :param wait_for_completion: also wait for the job to end, and push the finished job as ``job`` and its
         ``video_url``
-    :param deferrable: wait in the triggerer, for room in a full queue and for the job; default ``[operators] default_deferrable``
+    :param deferrable: wait in the triggerer, for room in a full queue and for the job; default
+        ``[operators] default_deferrable``
     :param poll_interval: seconds between looks at the job; raised to 10 (the API's limit), without ``deferrable`` to 15
     :param timeout: seconds to wait for the job to end, then ``AirflowSensorTimeout``
     :param cancel_on_kill: while waiting, cancel the job when a person marks the task as failed
@@ -142,6 +143,7 @@ class EncryptTextOperator(BaseOperator):
         self.end_from_trigger = end_from_trigger
         self._ti: Any = None
         self._waited_for: str | None = None
+        self._video_url: str | None = None
         self._submission: Submission | None = None
 
     def execute(self, context: Context) -> str:
@@ -296,6 +298,7 @@ class EncryptTextOperator(BaseOperator):
 
     def _hand_on(self, hook: PikaHook, job: Job) -> str:
         push = self._ti.xcom_push if self.do_xcom_push else None
+        self._video_url = job.video_url
         finished = completed(job, hook=hook, push=push, log=self.log)
         if push:
             push("job", finished)

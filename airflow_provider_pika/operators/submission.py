@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import Logger
 
+    from airflow_provider_pika.hooks.multipart import ImagePart
     from airflow_provider_pika.hooks.pika import PikaHook
 
 SUBMIT_KEY = "pika_submit"
@@ -41,7 +42,7 @@ SUBMIT_KEY = "pika_submit"
 CLEARED_KEY = "pika_cleared_try"
 _GATEWAY_TIMEOUT = 504
 # A worker is not held longer than this between two looks for an earlier job.
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 60.0
 _OUTCOMES: dict[type[PikaError], str] = {PikaQueueFullError: "queue_full", PikaRateLimitedError: "rate_limited"}
 
 
@@ -108,9 +109,7 @@ class Submission:
             return False
         # Every clear raises max_tries, a retry or a reschedule never does; but not the clear of a running task
         # whose executor reports a failure, and that one's on_kill has noted it.
-        return (
-            self._record.max_tries != self._ti.max_tries or self._store.get(CLEARED_KEY) == self._record.try_number
-        )
+        return self._record.max_tries != self._ti.max_tries or self._store.get(CLEARED_KEY) == self._record.try_number
 
     def _queued_since(self) -> float:
         if self._record and not self.cleared:
@@ -207,7 +206,7 @@ class Submission:
                 pause = max(RESCHEDULE_GAP, error.retry_after or 0.0)
                 if last or pause > LONGEST_PAUSE:
                     raise PikaUnavailableError(
-                        f"Whether an earlier attempt has a job could not be found out, so nothing was submitted. {error}",
+                        f"Nothing was submitted: whether an earlier attempt has a job is not known. {error}",
                         status=error.status,
                         error=error.error,
                         details=error.details,
@@ -219,13 +218,18 @@ class Submission:
         raise AssertionError("unreachable: the last look returns or raises")
 
     def _submit(self) -> Job:
+        # Before the intent: a process that dies while it fetches an image has not submitted anything.
+        with self.hook.open_image(self._inputs["image"]) as image:
+            return self._send(image)
+
+    def _send(self, image: ImagePart | None) -> Job:
         reply_ref = self._reply_ref()
         searched = False
         while True:
             asked_at = time.time()
             self._keep(reply_ref=reply_ref, trusted=self._trusts(reply_ref), asked_at=asked_at)
             try:
-                job = self.hook.encrypt_text(**self._inputs | {"reply_ref": reply_ref})
+                job = self.hook.encrypt_text(**self._inputs | {"reply_ref": reply_ref, "image": image})
             except PikaUnknownOutcomeError as error:
                 count_submit("unknown")
                 # This is the one search of a try; a second lost answer ends it.
@@ -300,7 +304,11 @@ class Submission:
         """Whether a reference, just made or given by the user, names this task instance alone."""
         ti = self._ti
         return reply_ref != self._inputs.get("reply_ref") or names_task(
-            reply_ref, dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=-1 if ti.map_index is None else ti.map_index
+            reply_ref,
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
         )
 
     def _reply_ref(self) -> str:

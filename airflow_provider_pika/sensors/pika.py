@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_provider_pika.api.job import Job
+
 
 class PikaJobSensor(BaseSensorOperator):
     """
@@ -82,6 +84,7 @@ class PikaJobSensor(BaseSensorOperator):
         self.poke_interval, self._raised_interval = interval_at_least(self.poke_interval, self._floor)
         self._wait: JobWait | None = None
         self._ti: Any = None
+        self._video_url: str | None = None
         self._next_look = 0.0
 
     def execute(self, context: Context) -> Any:
@@ -156,9 +159,10 @@ class PikaJobSensor(BaseSensorOperator):
         )
         return self._wait
 
-    def _hand_on(self, context: Context, job: Any) -> dict[str, Any]:
+    def _hand_on(self, context: Context, job: Job) -> dict[str, Any]:
         ti = context["ti"]
         push = ti.xcom_push if self.do_xcom_push else None
+        self._video_url = job.video_url
         return completed(job, hook=PikaHook(self.pika_conn_id), push=push, log=self.log)
 
     def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:

@@ -90,6 +90,7 @@ class PikaDownloadOperator(BaseOperator):
         self.all_attachments = all_attachments
         self.public_url = public_url
         self._download: Download | None = None
+        self._video_url: str | None = None
         self._may_read_again = True
 
     def execute(self, context: Context) -> list[str]:
@@ -108,8 +109,9 @@ class PikaDownloadOperator(BaseOperator):
             raise task_error(error)  # noqa: B904 - it is the same error, or has it for its cause
         urls = [folder.child(name).url for name in names]
         self._add_events(context, job, attachments, urls)
+        self._video_url = self._link(job, attachments, names)
         if self.do_xcom_push:
-            context["ti"].xcom_push("video_url", self._link(job, attachments, names))
+            context["ti"].xcom_push("video_url", self._video_url)
         return urls
 
     def on_kill(self) -> None:

@@ -35,6 +35,11 @@ SETTINGS_AGE = 300.0
 _groups: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Looks]] = WeakKeyDictionary()
 
 
+def _running(jobid: str) -> Job:
+    """Return what the list says of a job that is on it."""
+    return Job(jobid, "progress", {})
+
+
 class JobWaiter:
     """One trigger that waits for one job."""
 
@@ -47,7 +52,8 @@ class JobWaiter:
         self.not_before = now + LOOK_GAP
         self.due = max(self.not_before, min(now + watch.interval, watch.deadline))
         self.read_at = now
-        self._note = ""
+        # That the job runs is no news; a thousand triggers that log so at once would block the loop.
+        self._note = Watch(watch.jobid, watch.interval, watch.deadline).judge(_running(watch.jobid), now).note
 
     def take(self, found: Job | PikaError, now: float) -> bool:
         """Judge what was found; return whether the wait is over."""
@@ -70,7 +76,7 @@ class SlotWaiter:
         self.lane = lane
         self.since = since
         self.not_before = time.time() + LOOK_GAP
-        self.news: asyncio.Queue[None | Exception] = asyncio.Queue()
+        self.news: asyncio.Queue[Exception | None] = asyncio.Queue()
 
 
 class Looks:
@@ -150,7 +156,7 @@ class Looks:
             while await self._until_due():
                 self._last_tick = time.time()
                 await self._tick(self._last_tick)
-        except Exception as error:  # noqa: BLE001 - a defect here must fail the tasks that wait, not hang them
+        except Exception as error:
             log.exception("The shared looks of connection %r failed", self._conn_id)
             for job_waiter in self._jobs:
                 job_waiter.news.put_nowait(error)
@@ -187,12 +193,15 @@ class Looks:
             self._let_go(await self._running_blockers(), now)
         suspect = min(ready, key=lambda waiter: waiter.read_at, default=None)
         reads: dict[str, list[JobWaiter]] = defaultdict(list)
-        for waiter in ready:
+        for number, waiter in enumerate(ready):
+            if number % 20 == 19:
+                # Others live on this loop too.
+                await asyncio.sleep(0)
             listed = running is not None and waiter.watch.jobid in running
             # Before giving up on a job, and on the longest unread one each tick, the list's word is not enough.
             doubted = waiter.watch.deadline <= now or (waiter is suspect and now - waiter.read_at > SLOWEST_LOOK)
             if listed and not doubted:
-                self._settle(waiter, Job(waiter.watch.jobid, "progress", {}), now)
+                self._settle(waiter, _running(waiter.watch.jobid), now)
             else:
                 reads[waiter.watch.jobid].append(waiter)
         await self._read_all(reads, spread=running is None)

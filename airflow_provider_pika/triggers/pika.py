@@ -17,6 +17,7 @@ from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.triggers.looks import Looks
 
+
 class _PikaTrigger(BaseTrigger):
     """
     A trigger of this provider.

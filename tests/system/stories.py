@@ -39,7 +39,9 @@ class Story:
 
     def has_jobs(self, count: int, timeout: float = 60) -> list[dict[str, Any]]:
         """Wait until so many jobs have been made."""
-        return wait_until(lambda: len(self.jobs()) >= count and self.jobs(), f"{count} jobs of {self.prompt!r}", timeout)
+        return wait_until(
+            lambda: len(self.jobs()) >= count and self.jobs(), f"{count} jobs of {self.prompt!r}", timeout
+        )
 
     def cancels(self) -> int:
         """Return how many cancels the API was asked for jobs of this story."""

@@ -1,4 +1,4 @@
-"""What a person does to a running task: clear it, mark it. A clear is a person's word, a mark cancels only by a flag."""
+"""What a person does to a task: clear it, mark it. A clear is a person's word, a mark cancels only by a flag."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ LONG = "[emulator:seconds=35]"
 def both(airflow: LocalAirflow, emulator: EmulatorClient, dag_id: str, prompt: str) -> list[tuple[Story, bool]]:
     """Start the same story twice, side by side: one keeps its inputs, one has them changed before the clear."""
     return [
-        (Story(airflow, emulator, dag_id, f"{changed} {prompt}"), changed == "changed") for changed in ("same", "changed")
+        (Story(airflow, emulator, dag_id, f"{changed} {prompt}"), changed == "changed")
+        for changed in ("same", "changed")
     ]
 
 
@@ -88,7 +89,7 @@ def test_a_mark_cancels_only_when_failed_and_only_by_the_flag(airflow: LocalAirf
     ]
     stories = [Story(airflow, emulator, dag_id, f"{dag_id} marked {mark} {LONG}") for dag_id, _, mark, _ in cases]
     poking = Story(airflow, emulator, "poking", f"marked while poking {LONG}")
-    for story, (_, task_id, mark, _) in zip(stories, cases, strict=True):
+    for story, (_, task_id, _, _) in zip(stories, cases, strict=True):
         story.task(task_id, "deferred")
     for story, (_, task_id, mark, _) in zip(stories, cases, strict=True):
         # Marked before a triggerer has taken it up, a task has nobody to cancel its job.

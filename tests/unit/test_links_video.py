@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from airflow.sdk.execution_time.xcom import XCom
 
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.operators.pika import EncryptTextOperator
@@ -27,10 +26,11 @@ from airflow_provider_pika.transfers.pika import PikaDownloadOperator
         (["https://x"], ""),
     ],
 )
-def test_only_what_a_browser_can_open_is_a_link(monkeypatch, pushed, link):
-    monkeypatch.setattr(XCom, "get_value", lambda **_: pushed)
+def test_only_what_a_browser_can_open_is_a_link(pushed, link):
+    operator = PikaJobSensor(task_id="wait", jobid="job:1")
+    operator._video_url = pushed
 
-    assert PikaVideoLink().get_link(None, ti_key=None) == link
+    assert PikaVideoLink().get_link(operator, ti_key=None) == link
 
 
 @pytest.mark.parametrize("operator", [EncryptTextOperator, PikaJobSensor, PikaDownloadOperator])

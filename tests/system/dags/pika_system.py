@@ -78,9 +78,7 @@ with DAG("ends_in_triggerer", schedule=None, default_args=RETRIES):
         poll_interval=10,
         end_from_trigger=True,
     )
-    wait = PikaJobSensor(
-        task_id="wait", jobid=film.output, deferrable=True, poke_interval=10, end_from_trigger=True
-    )
+    wait = PikaJobSensor(task_id="wait", jobid=film.output, deferrable=True, poke_interval=10, end_from_trigger=True)
 
     @task
     def read(jobid: str, job: dict, video_url: str, waited: dict) -> list[str]:
