@@ -33,6 +33,11 @@ test-system: .venv/.ready ## System tests: real Airflow processes (slow)
 	@echo "== system tests, Airflow 3.3"
 	@$(BIN)/python -m pytest tests/system $(PYTEST_ARGS)
 
+.PHONY: test-storeless
+test-storeless: .venvs/3.2/.ready ## System tests of what Airflow below 3.3 does without a store
+	@echo "== system tests, Airflow 3.2"
+	@.venvs/3.2/bin/python -m pytest tests/system/test_storeless.py $(PYTEST_ARGS)
+
 .PHONY: test-matrix
 test-matrix: test $(MATRIX:%=test-%) ## Unit and integration tests on every supported Airflow
 

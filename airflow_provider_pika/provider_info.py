@@ -37,7 +37,7 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["login"],
     "relabeling": {"password": "API token", "host": "Root URL"},
     "placeholders": {
-        "host": f"{DEFAULT_HOST} (withdrawn: point it at the emulator, http://127.0.0.1:8300)",
+        "host": f"{DEFAULT_HOST}, or http://127.0.0.1:8300 (the emulator)",
         "password": "user:1234-…",
     },
 }

@@ -63,16 +63,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture
 def dag_test_api(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Let the API inside this process start up before dag.test() asks it; every test that calls dag.test() needs this.
+    Keep the API up that dag.test() asks inside this process; every test that calls dag.test() needs this.
 
-    Airflow 3.1 and 3.2 begin its start-up and ask at once, and so fail the first task; 3.3 waits by itself.
+    Airflow 3.2 drops that API's object while it is still in use, and asks before it has started up. Either way the
+    first task fails for want of ``svcs_registry``. 3.3 minds both.
     """
     from airflow.sdk.execution_time import supervisor
 
     make = supervisor.in_process_api_server
+    kept = []
 
     def patient() -> Any:
         api = make()
+        kept.append(api)
         assert api.transport is not None  # reading it is what begins the start-up
         for _ in range(1000):
             if hasattr(api.app.state, "svcs_registry"):

@@ -90,7 +90,7 @@ def _base_url(conn_id: str, conn: Connection) -> str:
     wanted = f"has no usable host: put a root URL like {DEFAULT_HOST} or http://127.0.0.1:8300 there"
     try:
         parts = urlsplit(host if "://" in host else f"{conn.schema or 'https'}://{host}")
-        port = parts.port or conn.port
+        port = parts.port or conn.port or None
     except ValueError:
         raise _bad(conn_id, wanted) from None
     if port is not None and not 1 <= port <= 65535:

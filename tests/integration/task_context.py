@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from airflow_provider_pika.api.commands import JOBS_PATH, Call
 from airflow_provider_pika.compat import (
@@ -384,3 +385,14 @@ def run_trigger(trigger: Any, clock: Clock) -> Any:
     payloads = run_leaping(events_of(trigger), clock)
     assert len(payloads) == 1, f"a trigger ends with exactly one event, not {payloads}"
     return payloads[0]
+
+
+def airflow_says(monkeypatch: pytest.MonkeyPatch, state: Any) -> None:
+    """Let Airflow tell this state of any task, as it does to a worker and to a triggerer."""
+
+    def states(*, task_ids: list[str], run_ids: list[str], **_: Any) -> Any:
+        if isinstance(state, Exception):
+            raise state
+        return {run_id: dict.fromkeys(task_ids, state) for run_id in run_ids}
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", states)

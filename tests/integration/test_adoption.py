@@ -24,9 +24,11 @@ from airflow_provider_pika.exceptions import (
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.operators.submission import SUBMIT_KEY
-from tests.integration.task_context import Clock, Life
+from tests.integration.task_context import Clock, Life, airflow_says
 
 Lives = Callable[..., Life]
+# So often a try looks for an earlier one's job before it gives up.
+LOOKS = 3
 STORES = pytest.mark.parametrize("stored", [True, False], ids=["store", "storeless"])
 
 
@@ -390,23 +392,39 @@ def test_when_the_look_for_an_intent_fails_the_try_may_be_retried_and_nothing_is
 ) -> None:
     task = life(submit(resubmit_unknown=resubmit_unknown))
     crash_before_answer(task)
-    pika_emulator.fault(on, "server_error", status=503)
+    pika_emulator.fault(on, "server_error", status=503, times=LOOKS)
 
     ending = task.retry()
     assert ending.state == "up_for_retry"
     assert type(ending.error) is PikaUnavailableError
+    assert "HTTP 503" in str(ending.error)
     assert [task.retry().value] == jobids(pika_emulator)
 
 
-def test_a_429_to_the_look_for_an_intent_waits_and_looks_again(pika_emulator: EmulatorClient, life: Lives) -> None:
+@pytest.mark.parametrize("kind", ["server_error", "drop_before", "html"])
+def test_a_look_for_an_intent_that_fails_once_is_repeated_in_the_same_try(
+    pika_emulator: EmulatorClient, life: Lives, clock: Clock, kind: str
+) -> None:
     task = life(submit())
     crash_before_answer(task)
-    pika_emulator.fault("list", "rate_limit", retry_after=20)
+    pika_emulator.fault("list", kind)
 
-    ending = task.retry()
+    assert [task.retry().value] == jobids(pika_emulator)
+    assert clock.sleeps == [15]
 
-    assert [ending.value] == jobids(pika_emulator)
-    assert ending.legs == 2
+
+def test_a_429_to_the_look_for_an_intent_is_waited_out_in_place_if_short_else_by_a_retry(
+    pika_emulator: EmulatorClient, life: Lives, clock: Clock
+) -> None:
+    task = life(submit())
+    crash_before_answer(task)
+    pika_emulator.fault("list", "rate_limit", retry_after=600)
+    pika_emulator.fault("list", "rate_limit", retry_after=22)
+
+    assert type(task.retry().error) is PikaUnavailableError
+    assert clock.sleeps == []
+    assert [task.retry().value] == jobids(pika_emulator)
+    assert clock.sleeps == [22]
 
 
 @pytest.mark.parametrize("status", ["started", "progress", "completed", "a_new_state"])
@@ -466,7 +484,7 @@ def test_a_retry_whose_look_fails_in_passing_may_be_retried_and_submits_nothing(
 ) -> None:
     task = life(submit())
     jobid = task.run().value
-    pika_emulator.fault("job", "server_error", status=502)
+    pika_emulator.fault("job", "server_error", status=502, times=LOOKS)
 
     ending = task.retry()
     assert type(ending.error) is PikaUnavailableError
@@ -565,10 +583,33 @@ def test_a_cleared_try_that_dies_early_is_still_a_clear_for_the_retry_after_it(
     task = life(submit())
     first = task.run().value
     pika_emulator.advance(jobid=first, status="completed")
-    pika_emulator.fault("job", "server_error", status=503)
+    pika_emulator.fault("job", "server_error", status=503, times=LOOKS)
     assert task.clear().state == "up_for_retry"
 
     assert task.retry().value != first
+
+
+@pytest.mark.parametrize(
+    ("state", "anew"), [("restarting", True), ("running", False), ("failed", False), ("success", False)]
+)
+def test_a_clear_of_a_running_task_is_one_even_where_airflow_counts_the_next_try_as_a_retry(
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch, state: str, anew: bool
+) -> None:
+    """Only ``restarting`` is a clear: a node that goes down says ``running``."""
+    operator = submit()()
+    task = life(lambda: operator)
+    crash_after_store(task)
+    airflow_says(monkeypatch, state)
+    operator.on_kill()
+    (first,) = jobids(pika_emulator)
+    pika_emulator.advance(jobid=first, status="completed")
+
+    ending = task.retry(submit())
+
+    assert (ending.value != first) is anew
+    assert asked(pika_emulator) == 1 + anew
+    assert task.retry().value == ending.value
+    assert pika_emulator.counters()["cancels"] == {}
 
 
 def test_a_clear_whose_old_job_is_unknown_to_the_api_makes_a_new_one(
@@ -613,16 +654,13 @@ def named(index: object = "") -> str:
     return f"mine my_dag manual__2026-01-02T03:04:05+00:00 submit {index}"
 
 
-@pytest.mark.parametrize(("map_index", "reply_ref"), [(-1, named()), (3, named(3))], ids=["plain", "mapped"])
-def test_a_users_reply_ref_that_names_the_task_finds_its_job(
-    pika_emulator: EmulatorClient, life: Lives, map_index: int, reply_ref: str
-) -> None:
+def test_a_users_reply_ref_that_names_the_task_finds_its_job(pika_emulator: EmulatorClient, life: Lives) -> None:
     pika_emulator.fault("submit", "drop_after")
 
-    ending = life(submit(reply_ref=reply_ref), map_index=map_index).run()
+    ending = life(submit(reply_ref=named())).run()
 
     (job,) = pika_emulator.jobs()
-    assert (job["jobid"], job["replyRef"]) == (ending.value, reply_ref)
+    assert (job["jobid"], job["replyRef"]) == (ending.value, named())
 
 
 @STORES
@@ -733,7 +771,7 @@ def test_without_a_store_a_search_that_was_turned_away_is_not_taken_for_one_that
 def test_without_a_store_a_search_that_fails_submits_nothing(pika_emulator: EmulatorClient, life: Lives) -> None:
     task = life(submit(), stored=False)
     jobid = task.run().value
-    pika_emulator.fault("list", "server_error", status=503)
+    pika_emulator.fault("list", "server_error", status=503, times=LOOKS)
 
     assert type(task.retry().error) is PikaUnavailableError
     assert task.retry().value == jobid

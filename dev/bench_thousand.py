@@ -1,0 +1,109 @@
+"""A thousand jobs waiting in one trigger runner: what they ask of the API, and what they cost the triggerer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dev.airflow_db import clean_env
+from dev.bench_report import Row, Section, at_most
+from dev.emulator import local_emulator
+
+INTERVAL = 30.0
+CHANNEL_LIMIT = 10
+# After five minutes each list is accompanied by a look at one job that it names: what is counted includes that.
+SETTLE = 315.0
+WINDOW = 120.0
+KIB = 1024
+BLOCK_LIMIT = 50
+
+
+def run(*, count: int = 1000, settle: float = SETTLE, window: float = WINDOW) -> Section:
+    """Run it in processes of its own, and return the table."""
+    channels = [f"--channel=1{number:018d}" for number in range(-(-count // CHANNEL_LIMIT))]
+    with (
+        tempfile.TemporaryDirectory(prefix="pika-bench-") as home,
+        local_emulator(Path(home), "--quiet", "--seconds", "1000000", *channels) as emulator,
+    ):
+        asked = {"url": emulator.url, "token": emulator.token, "home": home}
+        asked |= {"count": count, "settle": settle, "window": window}
+        env = {
+            **clean_env(),
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/none.db",
+            "AIRFLOW_CONN_PIKA_BENCH": emulator.conn_uri,
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "dev.bench_waiters", json.dumps(asked)],
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"the runner failed:\n{done.stdout[-3000:]}")
+    figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    for phase in ("joining", "ending"):
+        for side, beats in figures[phase].items():
+            _explain(f"{phase}, {side}", beats)
+    print(f"  {figures['many']}, failures {figures['failures']}, smallest gap {figures['smallest_gap']}", flush=True)
+    return _section(figures, count)
+
+
+def _explain(what: str, beats: dict[str, Any]) -> None:
+    shown = {name: ", ".join(f"{1000 * value:.0f}" for value in beats[name][:5]) for name in ("gaps", "computed")}
+    print(
+        f"  {what}: gaps {shown['gaps']} ms; computed in a gap {shown['computed']} ms;"
+        f" longest garbage collection {1000 * beats['garbage']:.0f} ms; longest steps (CPU, wall):",
+        flush=True,
+    )
+    for cpu, wall, whose in beats["steps"][:5]:
+        print(f"    {1000 * cpu:6.1f} {1000 * wall:6.1f} ms  {whose}", flush=True)
+
+
+def _section(figures: dict[str, Any], count: int) -> Section:
+    cpu, grown = figures["cpu_percent"], figures["grown"]
+    each, own = (grown["ours"] - grown["asleep"]) / count / KIB, grown["asleep"] / count / KIB
+    latest = max(figures["noticed"])
+    return Section(
+        name="thousand",
+        about=(
+            f"{count:,} jobs waiting in one of Airflow's trigger runners (its supervisor and its process, without a"
+            f" database), {INTERVAL:g} s polls, beside a runner with as many triggers that only sleep. Counted over"
+            f" {WINDOW:g} s while nothing ends; then three jobs end one by one, and then a fifth of all at once."
+        ),
+        other="only sleeping",
+        rows=[
+            at_most("API requests a minute in all, while nothing ends", figures["requests_a_minute"], 4, "{:.1f}"),
+            at_most(
+                "CPU above the sleepers, % of a core",
+                cpu["ours"] - cpu["asleep"],
+                2,
+                http=f"{cpu['asleep']:.2f} in all",
+            ),
+            at_most("memory a waiter above a sleeper, KiB", each, 20, "{:.1f}", http=f"{own:.1f} in all"),
+            at_most("a job's end noticed after, s (latest of three)", latest, INTERVAL, "{:.1f}"),
+            *_loop("while all join and are looked at first", figures["joining"]),
+            *_loop(f"while {count // 5} end at once", figures["ending"]),
+            Row(f"{count // 5} ends noticed after, s", f"{figures['many']['seconds']:.1f}"),
+        ],
+    )
+
+
+def _loop(when: str, beats: dict[str, Any]) -> list[Row]:
+    ours, asleep = beats["ours"], beats["asleep"]
+    return [
+        at_most(
+            f"event loop: longest stretch of code {when}, ms of CPU",
+            1000 * ours["computed"][0],
+            BLOCK_LIMIT,
+            "{:.0f}",
+            http=f"{1000 * asleep['computed'][0]:.0f}",
+        ),
+        # All of it: other processes, Airflow's garbage collection, its blocking log writes.
+        Row(f"event loop: largest gap {when}, ms", f"{1000 * ours['gaps'][0]:.0f}", f"{1000 * asleep['gaps'][0]:.0f}"),
+    ]
