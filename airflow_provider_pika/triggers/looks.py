@@ -189,8 +189,11 @@ class Looks:
             self._let_go(running, now)
         elif self._list_faults < LIST_FAULTS:
             ready = [waiter for waiter in ready if waiter.watch.deadline <= now]
-        elif self._slots:
-            self._let_go(await self._running_blockers(), now)
+        else:
+            # Nothing is shared without a list: each job is read at its own time.
+            ready = [waiter for waiter in ready if waiter.due <= now]
+            if self._slots:
+                self._let_go(await self._running_blockers(), now)
         suspect = min(ready, key=lambda waiter: waiter.read_at, default=None)
         reads: dict[str, list[JobWaiter]] = defaultdict(list)
         for number, waiter in enumerate(ready):
@@ -272,7 +275,7 @@ class Looks:
                 self._settle(waiter, found, now)
 
         every = min((waiter.watch.interval for waiter in self._jobs), default=LOOK_GAP)
-        gap = every / len(reads) if spread and reads else 0.0
+        gap = every / len(self._jobs) if spread and self._jobs else 0.0
         results = await asyncio.gather(
             *(read(jobid, waiters, n * gap) for n, (jobid, waiters) in enumerate(reads.items())), return_exceptions=True
         )

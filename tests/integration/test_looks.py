@@ -1,0 +1,197 @@
+"""The shared looks: the list is a hint, the job the truth; and whoever waits on a connection asks through one client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_pika.api.pacing import SLOWEST_LOOK
+from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.triggers import looks
+from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaSlotTrigger
+from tests.integration.task_context import Clock, Log, events_of, run_leaping
+
+LIST = "/v1/pika/jobs"
+
+
+def job_of(emulator: EmulatorClient, lasts: float, *faults: str, **about: Any) -> str:
+    emulator.configure(seconds=lasts)
+    for kind in faults:
+        emulator.fault("submit", kind, **about)
+    return PikaHook().encrypt_text(message="HI", prompt="waves").jobid
+
+
+def watcher(jobid: str, clock: Clock, **about: Any) -> PikaJobTrigger:
+    kwargs = {"pika_conn_id": "pika_default", "poll_interval": 30.0, "deadline": clock.time() + 9000, **about}
+    trigger = PikaJobTrigger(jobid=jobid, **kwargs)
+    trigger._log = Log()
+    return trigger
+
+
+def in_line(clock: Clock, since: float, jobs: list[str], **about: Any) -> PikaSlotTrigger:
+    now = clock.time()
+    trigger = PikaSlotTrigger(
+        **{
+            "pika_conn_id": "pika_default",
+            "lane": "",
+            "executing_jobs": jobs,
+            "turned_away_at": now,
+            "hold_until": now,
+            "queued_since": since,
+            "deadline": now + 9000,
+            **about,
+        }
+    )
+    trigger._log = Log()
+    return trigger
+
+
+async def outcomes(triggers: list[Any]) -> list[str]:
+    events = await asyncio.gather(*(events_of(trigger) for trigger in triggers))
+    return [mine["outcome"] for (mine,) in events]
+
+
+def lists(clock: Clock) -> int:
+    return len(clock.looks().get(LIST, []))
+
+
+def test_while_nothing_ends_all_wait_for_one_list_an_interval(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    """Eight jobs of 280 s at 30 s polls: about ten lists, and no job is read before it is gone from one."""
+    jobids = [job_of(pika_emulator, 280) for _ in range(8)]
+    assert set(run_leaping(outcomes([watcher(jobid, clock) for jobid in jobids]), clock)) == {"ended"}
+    assert lists(clock) <= 11
+    assert pika_emulator.counters()["polls"]["total"] == 8
+
+
+def test_without_a_list_route_each_job_is_read_spread_over_the_interval(
+    pika_emulator: EmulatorClient, clock: Clock
+) -> None:
+    pika_emulator.fault("list", "route_missing", times=10_000)
+    jobids = [job_of(pika_emulator, 200) for _ in range(5)]
+    assert set(run_leaping(outcomes([watcher(jobid, clock) for jobid in jobids]), clock)) == {"ended"}
+    assert clock.smallest_gap() >= 9.99
+    reads = sorted(at for target, times in clock.looks().items() if target != LIST for at in times)
+    # Five jobs in 30 s make one in 6 s; two may meet where one round passes into the next.
+    assert min(third - first for first, third in zip(reads, reads[2:], strict=False)) > 5
+    # The missing list is asked for ever more rarely.
+    assert lists(clock) <= 4
+
+
+@pytest.mark.parametrize("kind", ["server_error", "html", "list_instead", "cut", "drop_before"])
+def test_a_list_that_fails_ends_nobody(pika_emulator: EmulatorClient, clock: Clock, kind: str) -> None:
+    pika_emulator.fault("list", kind, times=10_000, **({"status": 503} if kind == "server_error" else {}))
+    jobids = [job_of(pika_emulator, 150) for _ in range(3)]
+    assert set(run_leaping(outcomes([watcher(jobid, clock) for jobid in jobids]), clock)) == {"ended"}
+    assert clock.ahead < 600
+
+
+def test_a_job_that_is_not_listed_yet_is_not_lost(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    jobid = job_of(pika_emulator, 120, "late_listing", seconds=60)
+    assert run_leaping(outcomes([watcher(jobid, clock)]), clock) == ["ended"]
+
+
+def test_a_list_that_still_names_an_ended_job_is_not_believed_for_ever(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid = job_of(pika_emulator, 60)
+
+    async def lying(hook: PikaHook) -> list[str]:
+        return [jobid]
+
+    monkeypatch.setattr(PikaHook, "alist_jobs", lying)
+    assert run_leaping(outcomes([watcher(jobid, clock)]), clock) == ["ended"]
+    assert clock.ahead <= SLOWEST_LOOK + 60
+
+
+def test_before_a_listed_job_times_out_it_is_read_once_more(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid = job_of(pika_emulator, 60)
+
+    async def lying(hook: PikaHook) -> list[str]:
+        return [jobid]
+
+    monkeypatch.setattr(PikaHook, "alist_jobs", lying)
+    assert run_leaping(outcomes([watcher(jobid, clock, deadline=clock.time() + 100)]), clock) == ["ended"]
+
+
+def test_a_pause_that_a_429_asks_for_holds_the_whole_connection(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    pika_emulator.fault("list", "rate_limit", retry_after=500)
+    jobids = [job_of(pika_emulator, 60) for _ in range(3)]
+    start = clock.time()
+    assert set(run_leaping(outcomes([watcher(jobid, clock) for jobid in jobids]), clock)) == {"ended"}
+    asked = sorted(at - start for times in clock.looks().values() for at in times)
+    assert asked[1] - asked[0] >= 499
+
+
+def test_when_the_last_one_leaves_nothing_is_left(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    """The loop ends, its client is closed, and a later waiter starts anew."""
+
+    async def twice() -> list[Any]:
+        seen = []
+        for _ in range(2):
+            assert await outcomes([watcher(job_of(pika_emulator, 30), clock)]) == ["ended"]
+            await asyncio.sleep(1)
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            seen.append((dict(looks._groups[asyncio.get_running_loop()]), others))
+        return seen
+
+    assert run_leaping(twice(), clock) == [({}, set())] * 2
+
+
+def test_a_changed_connection_is_noticed(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that was wrong when the wait began and was put right since is used without a restart."""
+    jobid = job_of(pika_emulator, 400)
+    good = dict(pika_emulator.connection)
+    monkeypatch.setenv("AIRFLOW_CONN_PIKA_OTHER", json.dumps({**good, "extra": {"timeout": 5}}))
+
+    async def changed() -> list[str]:
+        waiting = asyncio.ensure_future(outcomes([watcher(jobid, clock, pika_conn_id="pika_other")]))
+        await asyncio.sleep(45)
+        (group,) = looks._groups[asyncio.get_running_loop()].values()
+        before = group._hook.settings
+        monkeypatch.setenv("AIRFLOW_CONN_PIKA_OTHER", json.dumps({**good, "extra": {"timeout": 7}}))
+        result = await waiting
+        assert (before.timeout, group._hook.settings.timeout) == (5, 7)
+        return result
+
+    assert run_leaping(changed(), clock) == ["ended"]
+
+
+def test_the_line_is_served_first_come_first_served(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    """Whoever queued first goes first, whatever the order in which triggers join after a restart."""
+    blockers = [job_of(pika_emulator, 50 + 60 * n) for n in range(3)]
+    start = clock.time()
+    went: list[int] = []
+
+    async def wait(place: int) -> None:
+        await events_of(in_line(clock, start + place, blockers, turned_away_at=start))
+        went.append(place)
+
+    async def all_wait() -> None:
+        await asyncio.gather(*(wait(place) for place in (2, 0, 1)))
+
+    run_leaping(all_wait(), clock)
+    assert went == [0, 1, 2]
+    assert clock.ahead >= 150
+
+
+def test_without_a_list_the_jobs_in_the_way_are_read(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    pika_emulator.fault("list", "route_missing", times=10_000)
+    blockers = [job_of(pika_emulator, 100) for _ in range(2)]
+    start = clock.time()
+    assert run_leaping(outcomes([in_line(clock, start + n, blockers) for n in range(2)]), clock) == ["turn"] * 2
+    assert 95 <= clock.ahead <= 200
+
+
+def test_the_line_has_a_deadline(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    blocker = job_of(pika_emulator, 5000)
+    waiter = in_line(clock, clock.time(), [blocker], deadline=clock.time() + 300)
+    assert run_leaping(outcomes([waiter]), clock) == ["timeout"]
+    assert 295 <= clock.ahead <= 330
