@@ -143,6 +143,8 @@ def _task_row(airflow: LocalAirflow, run_id: str, task_id: str) -> tuple[str, st
 
 def _stay(airflow: LocalAirflow, emulator: EmulatorClient) -> int:
     airflow.runs.wait_dag(DAG)
+    # The mapped example runs in it.
+    airflow.api.request("POST", "/pools", json={"name": "pika", "slots": 10, "include_deferred": True})
     print(
         f"\n  Airflow   {airflow.url}   (no login; start {DAG} there)\n"
         f"  Emulator  {emulator.url}/\n"

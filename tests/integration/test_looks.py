@@ -1,4 +1,4 @@
-"""The shared looks: the list is a hint, the job the truth; and whoever waits on a connection asks through one client."""
+"""The shared looks: the list is a hint, the job the truth; all who wait on a connection ask through one client."""
 
 from __future__ import annotations
 
