@@ -289,6 +289,10 @@ class Submission:
                 continue
             try:
                 job = self.hook.get_job(jobid)
+            except PikaNotFoundError as error:
+                # Listed, but not to be read yet: it may be the very one.
+                fault = PikaUnavailableError(str(error), status=error.status, error=error.error, jobid=jobid)
+                continue
             except PikaError as error:
                 fault = error
                 continue

@@ -786,3 +786,15 @@ def test_without_a_store_two_instances_never_take_over_each_others_job(
 
     assert [task.retry().value for task in lives] == first
     assert len(pika_emulator.jobs()) == 3
+
+
+def test_a_listed_job_that_cannot_be_read_yet_is_no_reason_to_give_up(
+    pika_emulator: EmulatorClient, life: Lives
+) -> None:
+    """A fresh jobid may answer 404 for a moment: it may be the very job that is looked for."""
+    task = life(submit())
+    crash_before_answer(task)
+    pika_emulator.fault("job", "not_found", times=LOOKS - 1)
+
+    assert [task.retry().value] == jobids(pika_emulator)
+    assert asked(pika_emulator) == 1
