@@ -33,6 +33,11 @@ test-system: .venv/.ready ## System tests: real Airflow processes (slow)
 	@echo "== system tests, Airflow 3.3"
 	@$(BIN)/python -m pytest tests/system $(PYTEST_ARGS)
 
+.PHONY: test-browser
+test-browser: .venv/.ready ## Airflow's pages in headless Chromium (SCREENSHOTS=docs renews the README's pictures)
+	@echo "== browser tests, Airflow 3.3"
+	@SCREENSHOTS="$(SCREENSHOTS)" $(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
+
 .PHONY: test-storeless
 test-storeless: .venvs/3.2/.ready ## System tests of what Airflow below 3.3 does without a store
 	@echo "== system tests, Airflow 3.2"

@@ -21,11 +21,14 @@ class PikaVideoLink(BaseOperatorLink):
     name = "Pika video"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
-        """
-        Return the ``video_url`` of the task that has just run: a stored copy or the job's own, signed link.
+        """Return the ``video_url`` of the task that has just run: a stored copy or the job's own, signed link."""
+        return browser_link(getattr(operator, "_video_url", None))
 
-        Airflow's pages show no button for an empty link, while ``None`` would be stored as a text of its own.
-        """
-        link = getattr(operator, "_video_url", None)
-        # A browser refuses to open anything else from Airflow's page (file://, s3://), so it is no link.
-        return link if isinstance(link, str) and link.startswith(("https://", "http://")) else ""
+
+def browser_link(url: object) -> str:
+    """
+    Return a link that a browser opens from Airflow's page, an empty text for any other (``file://``, ``s3://``).
+
+    Airflow's pages show no button for an empty link, while ``None`` would be stored as a text of its own.
+    """
+    return url if isinstance(url, str) and url.startswith(("https://", "http://")) else ""

@@ -38,7 +38,7 @@ WAIT_KEY = "pika_wait"
 # for a trigger that hangs.
 BACKSTOP = timedelta(minutes=10)
 # A supervisor answers in milliseconds; on_kill has about five seconds before SIGKILL.
-_KILL_PATIENCE = 3.0
+_KILL_PATIENCE = 2.0
 
 
 def task_error(error: PikaError) -> Exception:
@@ -85,7 +85,7 @@ class JobWait:
             kept = {}
         if rescheduled and not self._store:
             kept = self._without_store(context)
-        started = kept.get("started") or time.time()
+        started = kept.get("started") or (_leg_start(context) if rescheduled else time.time())
         # A retry has its own patience with faults, but not a new deadline.
         faults = kept if kept.get("try_number") == self._try_number else {}
         if execution_timeout is not None:
@@ -167,6 +167,12 @@ class JobWait:
         )
         left = timedelta(seconds=max(LOOK_GAP, watch.deadline - time.time()))
         return {"trigger": trigger, "method_name": "execute_complete", "timeout": left + BACKSTOP}
+
+
+def _leg_start(context: Context) -> float:
+    """Return when this leg began: Airflow counts a rescheduled sensor's timeout from there, and words it worse."""
+    start = getattr(context["ti"], "start_date", None)
+    return min(start.timestamp(), time.time()) if start else time.time()
 
 
 def ended_job(event: dict[str, Any], *, hook: PikaHook, jobid: str, cancel_on_timeout: bool, log: Logger) -> Job:

@@ -54,6 +54,9 @@ def main() -> int:
         began = time.monotonic()
         try:
             section = BENCHES[name]()
+        except KeyboardInterrupt:
+            print("\nInterrupted; all processes are ended.", flush=True)
+            return 130
         except (WaitError, RuntimeError) as problem:
             print(f"{name} failed: {problem}", file=sys.stderr, flush=True)
             bad.append(f"{name} failed")

@@ -29,7 +29,7 @@ def run(*, count: int = 1000, settle: float = SETTLE, window: float = WINDOW) ->
         tempfile.TemporaryDirectory(prefix="pika-bench-") as home,
         local_emulator(Path(home), "--quiet", "--seconds", "1000000", *channels) as emulator,
     ):
-        asked = {"url": emulator.url, "token": emulator.token, "home": home}
+        asked: dict[str, Any] = {"url": emulator.url, "token": emulator.token, "home": home}
         asked |= {"count": count, "settle": settle, "window": window}
         env = {
             **clean_env(),

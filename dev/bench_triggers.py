@@ -30,7 +30,7 @@ class SleepTrigger(BaseTrigger):
     """
 
     def __init__(self, *, gated: bool, note: dict[str, Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.gated = gated
         self.note = note
 
@@ -72,7 +72,7 @@ class HeartbeatTrigger(BaseTrigger):
     """
 
     def __init__(self, *, until: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.until = until
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -95,7 +95,7 @@ class HeartbeatTrigger(BaseTrigger):
                 steps.append((cpu, wall, _whose(handle)))
 
         # A class written in Python, so the loop finds the replacement.
-        Handle._run = timed  # type: ignore[method-assign] # noqa: SLF001
+        Handle._run = timed  # type: ignore[method-assign, assignment] # noqa: SLF001
         gc.callbacks.append(collector)
         try:
             beats = 0
@@ -109,7 +109,11 @@ class HeartbeatTrigger(BaseTrigger):
         finally:
             Handle._run = plain  # type: ignore[method-assign] # noqa: SLF001
             gc.callbacks.remove(collector)
-        worst = {"gaps": sorted(gaps)[-10:], "computed": sorted(computed)[-10:], "steps": sorted(steps)[-10:]}
+        worst: dict[str, list[Any]] = {
+            "gaps": sorted(gaps)[-10:],
+            "computed": sorted(computed)[-10:],
+            "steps": sorted(steps)[-10:],
+        }
         yield TriggerEvent({name: found[::-1] for name, found in worst.items()} | {"garbage": collector.longest})
 
 
@@ -127,7 +131,7 @@ class _Collector:
             self.spent += time.thread_time() - self._begun
 
 
-def _whose(handle: Handle) -> str:
+def _whose(handle: Any) -> str:
     owner = getattr(handle._callback, "__self__", None)  # noqa: SLF001
     if isinstance(owner, asyncio.Task):
         coroutine: Any = owner.get_coro()

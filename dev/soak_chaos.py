@@ -16,6 +16,7 @@ from dev.processes import wait_until
 
 # How often each is drawn; tasks are where the money is.
 WEIGHTS = {"task": 4, "worker": 2, "node": 2, "triggerer": 2, "api-server": 1, "dag-processor": 1}
+SERVICES = ("node", "triggerer", "api-server", "dag-processor")
 PAUSES = (10.0, 20.0)
 # A killed process is back after this, as if a service manager had started it anew.
 DOWN = (1.0, 5.0)
@@ -42,10 +43,10 @@ class Chaos:
         if time.monotonic() < self._due:
             return
         self.postpone()
-        kind = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        kind = self._draw(*WEIGHTS)
         down = self._random.uniform(*DOWN)
         if kind in ("task", "worker"):
-            kind = self._kill_task(kind) or "triggerer"
+            kind = self._kill_task(kind) or self._draw(*SERVICES)
         if kind not in ("task", "worker"):
             name = "scheduler" if kind == "node" else kind
             self.airflow.kill(name, signal.SIGKILL, tree=True)
@@ -53,6 +54,9 @@ class Chaos:
             time.sleep(down)
             self.airflow.start_process(name, timeout=180)
         self.kills[kind] += 1
+
+    def _draw(self, *kinds: str) -> str:
+        return self._random.choices(kinds, [WEIGHTS[kind] for kind in kinds])[0]
 
     def _kill_task(self, kind: str) -> str | None:
         """Kill the process of a running task, or the worker that supervises it; None if no task runs."""

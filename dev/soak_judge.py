@@ -50,7 +50,7 @@ def judge(airflow: LocalAirflow, counters: dict[str, Any], runs: dict[str, str])
     verdict = Verdict(jobs=len(counters["jobs"]), cancelled=sum(counters["cancels"].values()))
     made: defaultdict[str, list[str]] = defaultdict(list)
     for job in counters["jobs"]:
-        made[job["prompt"]].append(job["jobid"])
+        made[film_of(job)].append(job["jobid"])
     for run_id, dag_id in runs.items():
         for row in airflow.db.tasks(dag_id, run_id):
             if row["task_id"].endswith("submit") and row["map_index"] >= 0:
@@ -58,6 +58,11 @@ def judge(airflow: LocalAirflow, counters: dict[str, Any], runs: dict[str, str])
     # A job of a film that no run knows of would be the worst of all.
     verdict.excess += [f"{prompt}: {', '.join(jobids)}" for prompt, jobids in made.items()]
     return verdict
+
+
+def film_of(job: dict[str, Any]) -> str:
+    """Return which film a job of the emulator makes: run and number, without the marker for its length."""
+    return str(job["prompt"]).split(" [")[0]
 
 
 def _film(verdict: Verdict, airflow: LocalAirflow, row: dict[str, Any], jobids: list[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
@@ -18,7 +19,8 @@ from airflow_provider_pika.api.job import Job
 # running ones was not made; one asked for longer ago may have run and ended.
 YOUNG = 60.0
 # The service shows a job some seconds late.
-SEARCH_PAUSES = (0.0, 10.0, 10.0, 10.0)
+SEARCH_TIME = 30.0
+SEARCH_PAUSE = 10.0
 
 
 class Next(Enum):
@@ -104,7 +106,8 @@ def names_task(reply_ref: str, *, dag_id: str, run_id: str, task_id: str, map_in
         return False
     rest = reply_ref
     for part in sorted((dag_id, run_id, task_id), key=len, reverse=True):
-        if part not in rest:
+        # As a word of its own: "batch" is no part of "batches", nor "a" of "data-a".
+        rest, found = re.subn(rf"(?<![\w.-]){re.escape(part)}(?![\w.-])", " ", rest, count=1)
+        if not found:
             return False
-        rest = rest.replace(part, " ", 1)
     return True

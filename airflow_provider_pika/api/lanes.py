@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 # A waiter let go needs a worker before its job can show up in the list. One that has not shown up by then was
 # lost, or its job ended at once: its slot is offered again.
 PATIENCE = 120.0
+# A line that has not moved for so long sends somebody to find out.
+STANDSTILL = 300.0
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Lane:
     full_at: float = 0.0
     hold_until: float = 0.0
     _known: set[str] = field(default_factory=set)
+    _stirred: float = float("inf")
 
     def turned_away(
         self, executing_jobs: Collection[str], *, at: float, hold_until: float = 0.0, again: bool = False
@@ -44,8 +47,10 @@ class Lane:
         :param again: whether this waiter had been let go before, and is back
         """
         self.hold_until = max(self.hold_until, hold_until)
-        if again:
-            del self.let_go[:1]
+        if again and self.let_go:
+            del self.let_go[0]
+            # Who met a rate limit has not taken the slot; who met a full queue says below that there was none.
+            self.free += 1
         if not executing_jobs or at <= self.full_at:
             return
         self._meet(set(executing_jobs))
@@ -62,6 +67,7 @@ class Lane:
         running = set(running)
         lost = [at for at in self.let_go if now - at >= PATIENCE]
         del self.let_go[: len(lost)]
+        self._stirred = min(self._stirred, now)
         self._meet(running)
         gone = self.blockers - running
         self.blockers -= gone
@@ -72,9 +78,14 @@ class Lane:
             self.free = 1
         if now < self.hold_until:
             return 0
+        if not self.free and now - self._stirred >= STANDSTILL:
+            # The list may lie: one goes and brings fresh news.
+            self.free = 1
         go = min(self.free, waiting)
         self.free -= go
         self.let_go += [now] * go
+        if go or not waiting:
+            self._stirred = now
         return go
 
     def _meet(self, running: set[str]) -> None:

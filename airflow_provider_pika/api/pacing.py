@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import pendulum
 
@@ -154,9 +155,17 @@ def interval_at_least(interval: float, floor: float) -> tuple[float, str | None]
     )
 
 
-def seconds_of(value: timedelta | float) -> float:
-    """Return a duration in seconds."""
-    return value.total_seconds() if isinstance(value, timedelta) else value
+def seconds_of(value: Any) -> float:
+    """
+    Return a duration in seconds.
+
+    :raises ValueError: for anything but a timedelta or a number that is not negative: found out when the DAG is
+        read rather than when a job has been paid for
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < float("inf"):
+        raise ValueError(f"A duration must be a timedelta or a number of seconds, not {value!r}")
+    return float(seconds)
 
 
 def when(epoch: float) -> str:

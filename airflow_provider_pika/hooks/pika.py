@@ -118,18 +118,38 @@ class PikaHook(BaseHook):
         :raises PikaUnavailableError: when the submit certainly never left
         :raises PikaUnknownOutcomeError: when the answer was lost: a job may exist
         """
-        call = commands.encrypt_text(
+        call = self.encrypt_text_call(
             message=message,
             prompt=prompt,
             font=font,
-            discord=discord or self.settings.discord,
-            channel=channel or self.settings.channel,
-            max_jobs=self.settings.max_jobs if max_jobs is None else max_jobs,
+            discord=discord,
+            channel=channel,
+            max_jobs=max_jobs,
             reply_url=reply_url,
             reply_ref=reply_ref,
         )
         with self.open_image(image) as part:
             return self._send(call, errors.read_job, part)
+
+    def encrypt_text_call(
+        self,
+        *,
+        discord: str | None = None,
+        channel: str | None = None,
+        max_jobs: int | str | None = None,
+        **fields: Any,
+    ) -> commands.Call:
+        """
+        Check the fields of an :meth:`encrypt_text` and return the call, without sending it.
+
+        :raises PikaRequestError: for bad input, or a connection that is missing or unusable
+        """
+        return commands.encrypt_text(
+            discord=discord or self.settings.discord,
+            channel=channel or self.settings.channel,
+            max_jobs=self.settings.max_jobs if max_jobs is None else max_jobs,
+            **fields,
+        )
 
     def open_image(self, image: str | ImagePart | None) -> AbstractContextManager[ImagePart | None]:
         """
@@ -138,11 +158,13 @@ class PikaHook(BaseHook):
         :param image: as :meth:`encrypt_text` takes it; one that is open already stays so
         :raises PikaRequestError: when it is missing, empty, too large or no image; nothing was sent
         """
-        if not isinstance(image, str):
+        if not image:
+            return nullcontext()
+        if isinstance(image, tuple):
             return nullcontext(image)
         from airflow_provider_pika.hooks.image import open_image
 
-        return open_image(image, self.image_max_bytes) if image else nullcontext()
+        return open_image(str(image), self.image_max_bytes)
 
     def get_job(self, jobid: str) -> Job:
         """

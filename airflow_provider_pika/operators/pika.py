@@ -205,6 +205,7 @@ class EncryptTextOperator(BaseOperator):
         """Cancel the job waited for, if a person marked this task as failed and ``cancel_on_kill`` is set."""
         if self._submission is None:
             return
+        self._submission.killed = True
         state = ask_on_kill(lambda: task_state(self._ti), self.log)
         if state == "restarting":
             ask_on_kill(self._submission.note_clear, self.log)

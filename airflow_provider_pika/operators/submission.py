@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pika.api.adoption import (
-    SEARCH_PAUSES,
+    SEARCH_PAUSE,
+    SEARCH_TIME,
     YOUNG,
     Next,
     Record,
@@ -82,6 +83,7 @@ class Submission:
         self._back_in_try = queued_since is not None or bool(context.get("task_reschedule_count"))
         self.queued_since = self._queued_since() if queued_since is None else queued_since
         self._strangers: set[str] = set()
+        self.killed = False
 
     def job(self) -> Job:
         """
@@ -148,6 +150,8 @@ class Submission:
         if step is Next.FAIL:
             raise self.hook.job_failed(job)
         if step is Next.SUBMIT:
+            # It may still run, under the same reference if that is the user's own: it is not the one to be made now.
+            self._strangers.add(jobid)
             return None
         if not same_inputs:
             self.log.warning("The inputs have changed since job %s was submitted; it is used all the same.", jobid)
@@ -161,7 +165,7 @@ class Submission:
         if self.cleared and record.inputs != self._digest:
             self.log.info("The inputs have changed since, and a person has cleared the task: a new job is made.")
             return None
-        job = self._find(reply_ref) if record.trusted else None
+        job = self._find_until(record.asked_at + SEARCH_TIME, reply_ref) if record.trusted else None
         if job:
             return self._keep_job(job, asked_at=record.asked_at, inputs=record.inputs)
         age = time.time() - record.asked_at
@@ -186,10 +190,19 @@ class Submission:
             return None
         self.log.info("This is try %d: looking for a job of an earlier one.", self._ti.try_number)
         reply_ref = self._reply_ref()
-        job = self._find(reply_ref) if self._trusts(reply_ref) else None
+        # When the earlier try set out is not known, so the service gets all the time it may need to list a job.
+        job = self._find_until(time.time() + SEARCH_TIME, reply_ref) if self._trusts(reply_ref) else None
         if job:
             self._tell_jobid(job.jobid)
         return job
+
+    def _find_until(self, end: float, reply_ref: str) -> Job | None:
+        """Look for a job until it is found or would have been listed."""
+        while True:
+            job = self._find(reply_ref)
+            if job or time.time() >= end:
+                return job
+            time.sleep(SEARCH_PAUSE)
 
     def _patiently(self, look: Callable[[], Job | None]) -> Job | None:
         """
@@ -218,7 +231,10 @@ class Submission:
         raise AssertionError("unreachable: the last look returns or raises")
 
     def _submit(self) -> Job:
-        # Before the intent: a process that dies while it fetches an image has not submitted anything.
+        # Before the intent all that can fail without anything having been sent: a bad input, a connection that cannot
+        # be read, an image that is slow to fetch while the process is killed.
+        fields = {name: value for name, value in self._inputs.items() if name != "image"}
+        self.hook.encrypt_text_call(**fields)
         with self.hook.open_image(self._inputs["image"]) as image:
             return self._send(image)
 
@@ -226,6 +242,9 @@ class Submission:
         reply_ref = self._reply_ref()
         searched = False
         while True:
+            if self.killed:
+                # After a SIGTERM Airflow lets the process go on for a few seconds.
+                raise PikaUnavailableError("This task is being killed, so nothing was submitted.")
             asked_at = time.time()
             self._keep(reply_ref=reply_ref, trusted=self._trusts(reply_ref), asked_at=asked_at)
             try:
@@ -257,17 +276,18 @@ class Submission:
             self.log.warning("The reply_ref of this task does not name it alone, so its job cannot be looked for.")
         else:
             self.log.warning("%s Looking for the job for half a minute.", error)
-        for pause in SEARCH_PAUSES if self._trusts(reply_ref) else ():
-            time.sleep(pause)
+        end = asked_at if not self._trusts(reply_ref) else time.time() + SEARCH_TIME
+        while time.time() <= end:
             try:
                 job = self._find(reply_ref)
             except PikaError as fault:
                 self.log.warning("The look for the job failed: %s", fault)
                 complete = False
-                continue
-            if job:
-                return job
-            complete = True
+            else:
+                if job:
+                    return job
+                complete = True
+            time.sleep(SEARCH_PAUSE)
         age = time.time() - asked_at
         # A 504 means the bot took the job and the service lost track of it: not being listed proves nothing.
         complete = complete and error.status != _GATEWAY_TIMEOUT

@@ -10,7 +10,7 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_pika.api.commands import checked_jobid
 from airflow_provider_pika.api.pacing import LOOK_GAP, RESCHEDULE_GAP, interval_at_least
-from airflow_provider_pika.compat import AirflowFailException, AirflowSkipException, conf
+from airflow_provider_pika.compat import AirflowSkipException, conf
 from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.links import PikaVideoLink
@@ -122,13 +122,19 @@ class PikaJobSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take over from the trigger: return the finished job, or raise what the trigger reported."""
-        job = ended_job(
-            event,
-            hook=PikaHook(self.pika_conn_id),
-            jobid=str(event.get("jobid")),
-            cancel_on_timeout=self.cancel_on_timeout,
-            log=self.log,
-        )
+        try:
+            job = ended_job(
+                event,
+                hook=PikaHook(self.pika_conn_id),
+                jobid=str(event.get("jobid")),
+                cancel_on_timeout=self.cancel_on_timeout,
+                log=self.log,
+            )
+        except PikaError as error:
+            # Airflow itself skips for AirflowExceptions only, once a task has resumed.
+            if self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            raise
         return self._hand_on(context, job)
 
     def on_kill(self) -> None:
@@ -143,10 +149,9 @@ class PikaJobSensor(BaseSensorOperator):
         try:
             jobid = checked_jobid(self.jobid)
         except PikaError as error:
-            failure = AirflowFailException(str(error))
             if self.soft_fail or self.never_fail:
                 raise AirflowSkipException(str(error)) from error
-            raise failure from error
+            raise task_error(error) from error
         self._wait = JobWait(
             context,
             hook=PikaHook(self.pika_conn_id),

@@ -31,6 +31,12 @@ READS_AT_ONCE = 8
 LIST_FAULTS = 3
 # A rotated token or a moved host is noticed within this.
 SETTINGS_AGE = 300.0
+# Without a list the jobs in the way of a line are read one by one, this often.
+BLOCKERS_AGE = 30.0
+# A wait that no look could end by this long after its deadline ends without one.
+OVERDUE = 60.0
+# How long the reads of one tick may take.
+PASS = 20.0
 
 _groups: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Looks]] = WeakKeyDictionary()
 
@@ -52,6 +58,7 @@ class JobWaiter:
         self.not_before = now + LOOK_GAP
         self.due = max(self.not_before, min(now + watch.interval, watch.deadline))
         self.read_at = now
+        self.overdue = max(watch.deadline, self.not_before) + OVERDUE
         # That the job runs is no news; a thousand triggers that log so at once would block the loop.
         self._note = Watch(watch.jobid, watch.interval, watch.deadline).judge(_running(watch.jobid), now).note
 
@@ -95,6 +102,7 @@ class Looks:
         self._quiet_until = 0.0
         self._list_faults = 0
         self._list_again = 0.0
+        self._blockers_read_at = 0.0
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         # In a context of its own: Airflow tells triggers' logs apart by context variables, and this is nobody's.
         self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
@@ -131,16 +139,26 @@ class Looks:
         turned_away_at: float,
         hold_until: float,
         again: bool,
-    ) -> None:
-        """Return when it is this waiter's turn to submit: first come, first served, by ``since``."""
+        patience: float,
+    ) -> bool:
+        """
+        Return True when it is this waiter's turn to submit, False when its patience (seconds) is over.
+
+        First come, first served, by ``since``. To be awaited as it stands: in a task of its own it would join later,
+        perhaps when everybody else has left and the group with them.
+        """
         waiter = SlotWaiter(lane, since)
         self._lanes[lane].turned_away(executing_jobs, at=turned_away_at, hold_until=hold_until, again=again)
         self._slots[waiter] = None
         self._joined.set()
         try:
-            failure = await waiter.news.get()
+            failure = await asyncio.wait_for(waiter.news.get(), patience)
             if failure:
                 raise failure
+        except (asyncio.TimeoutError, TimeoutError):
+            return False
+        else:
+            return True
         finally:
             self._slots.pop(waiter, None)
             self._leave()
@@ -170,19 +188,35 @@ class Looks:
     async def _until_due(self) -> bool:
         """Wait for the next tick; return whether there is anybody to look for."""
         while True:
-            dues = [waiter.due for waiter in self._jobs] + [waiter.not_before for waiter in self._slots]
+            dues = [waiter.due for waiter in self._jobs]
+            dues += [max(waiter.not_before, self._lanes[waiter.lane].hold_until) for waiter in self._slots]
             # Whoever asked for this group joins in a moment, if ever.
-            due = min(dues, default=time.time() + LOOK_GAP)
+            due = max(min(dues, default=time.time() + LOOK_GAP), self._last_tick + LOOK_GAP, self._quiet_until)
+            # A deadline passes in a quiet time too.
+            overdue = [max(waiter.overdue, self._last_tick + LOOK_GAP) for waiter in self._jobs]
             self._joined.clear()
             try:
-                pause = max(due, self._last_tick + LOOK_GAP, self._quiet_until) - time.time()
+                pause = min([due, *overdue]) - time.time()
                 await asyncio.wait_for(self._joined.wait(), max(0.0, pause))
             except (asyncio.TimeoutError, TimeoutError):
                 return bool(dues)
 
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether a 429 has asked for a pause that still lasts."""
+        return time.time() < self._quiet_until
+
     async def _tick(self, now: float) -> None:
-        await self._renew_settings(now)
-        running = await self._list()
+        self._give_up_overdue(now)
+        if self._is_quiet:
+            return
+        if now - self._settings_at >= SETTINGS_AGE:
+            await self._renew_settings()
+        is_due = now >= self._list_again
+        running = await self._list() if is_due else None
+        # A refusal may be of a token that has been replaced since: nobody is told before that is known.
+        if is_due and running is None and self._list_faults >= LIST_FAULTS and await self._renew_settings():
+            running = await self._list()
         now = time.time()
         ready = [waiter for waiter in self._jobs if waiter.not_before <= now]
         if running is not None:
@@ -192,7 +226,8 @@ class Looks:
         else:
             # Nothing is shared without a list: each job is read at its own time.
             ready = [waiter for waiter in ready if waiter.due <= now]
-            if self._slots:
+            if self._slots and now - self._blockers_read_at >= BLOCKERS_AGE:
+                self._blockers_read_at = now
                 self._let_go(await self._running_blockers(), now)
         suspect = min(ready, key=lambda waiter: waiter.read_at, default=None)
         reads: dict[str, list[JobWaiter]] = defaultdict(list)
@@ -210,8 +245,6 @@ class Looks:
         await self._read_all(reads, spread=running is None)
 
     async def _list(self) -> frozenset[str] | None:
-        if time.time() < self._list_again:
-            return None
         try:
             running = frozenset(await self._hook.alist_jobs())
         except PikaError as error:
@@ -228,8 +261,12 @@ class Looks:
 
     async def _running_blockers(self) -> set[str]:
         """Read the jobs in the way one by one, where there is no list to tell."""
-        running = set()
-        for jobid in {jobid for lane in self._lanes.values() for jobid in lane.blockers}:
+        # Those that somebody waits for are read for him.
+        running = {waiter.watch.jobid for waiter in self._jobs}
+        for jobid in {jobid for lane in self._lanes.values() for jobid in lane.blockers} - running:
+            if self._is_quiet:
+                running.add(jobid)
+                continue
             try:
                 job = await self._hook.aget_job(jobid)
             except PikaNotFoundError:
@@ -259,11 +296,24 @@ class Looks:
                 self._slots.pop(waiter)
                 waiter.news.put_nowait(None)
 
+    def _give_up_overdue(self, now: float) -> None:
+        """End the waits that no look could end in time, because the API is quiet or slow."""
+        for waiter in [waiter for waiter in self._jobs if waiter.overdue <= now]:
+            del self._jobs[waiter]
+            waiter.news.put_nowait(Verdict(timed_out=True, note=waiter.watch.last))
+
     async def _read_all(self, reads: dict[str, list[JobWaiter]], *, spread: bool) -> None:
+        every = min((waiter.watch.interval for waiter in self._jobs), default=LOOK_GAP)
+        gap = every / len(self._jobs) if spread and self._jobs else 0.0
+        # What does not get its turn by then, because the API is slow, is due again at the next tick.
+        end = time.time() + gap * len(reads) + PASS
+
         async def read(jobid: str, waiters: list[JobWaiter], after: float) -> None:
             await asyncio.sleep(after)
             found: Job | PikaError
             async with self._reads:
+                if self._is_quiet or time.time() > end:
+                    return
                 try:
                     found = await self._hook.aget_job(jobid)
                 except PikaError as error:
@@ -274,8 +324,6 @@ class Looks:
                 waiter.read_at = now
                 self._settle(waiter, found, now)
 
-        every = min((waiter.watch.interval for waiter in self._jobs), default=LOOK_GAP)
-        gap = every / len(self._jobs) if spread and self._jobs else 0.0
         results = await asyncio.gather(
             *(read(jobid, waiters, n * gap) for n, (jobid, waiters) in enumerate(reads.items())), return_exceptions=True
         )
@@ -289,19 +337,20 @@ class Looks:
         if waiter in self._jobs and waiter.take(found, now):
             del self._jobs[waiter]
 
-    async def _renew_settings(self, now: float) -> None:
-        if now - self._settings_at < SETTINGS_AGE and not self._list_faults:
-            return
-        self._settings_at = now
+    async def _renew_settings(self) -> bool:
+        """Read the connection anew; return whether it has changed since."""
         from asgiref.sync import sync_to_async
 
+        self._settings_at = time.time()
         hook = PikaHook(self._conn_id)
         try:
             changed = await sync_to_async(lambda: hook.settings != self._hook.settings)()
-        except PikaError as error:
-            log.warning("The connection cannot be read anew, going on with the one known: %s", error)
-            return
+        except Exception as error:  # noqa: BLE001 - a secrets backend that fails once must not end a thousand waits
+            log.warning("The connection %r cannot be read anew, going on with the one known: %r", self._conn_id, error)
+            return False
         if changed:
             log.info("The connection %r has changed: going on with the new one.", self._conn_id)
             old, self._hook = self._hook, hook
             await old.aclose()
+            self._list_faults, self._list_again = 0, 0.0
+        return changed

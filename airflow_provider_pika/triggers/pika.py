@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -13,8 +12,9 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.pacing import LOOK_GAP, Verdict, Watch
 from airflow_provider_pika.compat import count_job
+from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
-from airflow_provider_pika.links import PikaVideoLink
+from airflow_provider_pika.links import PikaVideoLink, browser_link
 from airflow_provider_pika.triggers.looks import Looks
 
 
@@ -88,8 +88,12 @@ class PikaJobTrigger(_PikaTrigger):
     async def _event(self, verdict: Verdict, watch: Watch) -> TriggerEvent | None:
         if verdict.job:
             if verdict.job.status == "completed" and self.end_from_trigger and self.task_instance:
-                await self._hand_on(verdict.job)
-                return TaskSuccessEvent()
+                try:
+                    await self._hand_on(verdict.job)
+                except Exception as error:  # noqa: BLE001 - the job has completed, whatever ails the XComs
+                    self.log.warning("The results cannot be written from here, a worker will: %r", error)
+                else:
+                    return TaskSuccessEvent()
             return TriggerEvent({"outcome": "ended", "jobid": self.jobid, "job": verdict.job.public()})
         if verdict.error:
             return TriggerEvent({"outcome": "error", "jobid": self.jobid, "error": verdict.error.to_event()})
@@ -102,7 +106,7 @@ class PikaJobTrigger(_PikaTrigger):
         from airflow.sdk.execution_time.xcom import XCom
 
         finished = job.public()
-        values: dict[str, Any] = {"video_url": job.video_url, PikaVideoLink().xcom_key: job.video_url}
+        values: dict[str, Any] = {"video_url": job.video_url, PikaVideoLink().xcom_key: browser_link(job.video_url)}
         if self.end_from_trigger == "jobid":
             values |= {"jobid": job.jobid, "job": finished, "return_value": job.jobid}
         else:
@@ -126,12 +130,22 @@ class PikaJobTrigger(_PikaTrigger):
             return
         from asgiref.sync import sync_to_async
 
-        from airflow_provider_pika.waiting import cancel_if_failed, task_state
+        from airflow_provider_pika.waiting import task_state
 
         # Where this raises, or takes longer than Airflow grants (30 s), Airflow says so in the log and the job is
         # left alone.
         state = await sync_to_async(task_state)(self.task_instance)
-        await sync_to_async(cancel_if_failed)(state, PikaHook(self.pika_conn_id), self.jobid, self.log)
+        if state != "failed":
+            self.log.info("Job %s was left alone: the task is %s, not failed.", self.jobid, state)
+            return
+        hook = PikaHook(self.pika_conn_id)
+        try:
+            job = await hook.acancel_job(self.jobid)
+            self.log.info("The task was marked as failed: asked to cancel job %s, it is %s.", self.jobid, job.status)
+        except PikaError as error:
+            self.log.warning("Job %s could not be cancelled: %s", self.jobid, error)
+        finally:
+            await hook.aclose()
 
 
 class PikaSlotTrigger(_PikaTrigger):
@@ -183,18 +197,15 @@ class PikaSlotTrigger(_PikaTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event: it is this task's turn, or the queue's deadline has passed."""
-        slot = Looks.of(self.pika_conn_id).for_slot(
+        is_turn = await Looks.of(self.pika_conn_id).for_slot(
             self.lane,
             since=self.queued_since,
             executing_jobs=self.executing_jobs,
             turned_away_at=self.turned_away_at,
             hold_until=self.hold_until,
             again=self.turn > 0,
+            patience=max(LOOK_GAP, self.deadline - time.time()),
         )
-        try:
-            await asyncio.wait_for(slot, timeout=max(LOOK_GAP, self.deadline - time.time()))
-        except (asyncio.TimeoutError, TimeoutError):
-            yield TriggerEvent({"outcome": "timeout"})
-        else:
+        if is_turn:
             self.log.info("It is this task's turn to submit.")
-            yield TriggerEvent({"outcome": "turn"})
+        yield TriggerEvent({"outcome": "turn" if is_turn else "timeout"})

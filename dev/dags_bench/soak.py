@@ -20,7 +20,11 @@ def dag(dag_id: str, *, deferrable: bool, two: bool) -> None:
 
         @task
         def prompts(**context: Any) -> list[str]:
-            return [f"{context['run_id']} {number}" for number in range(context["dag_run"].conf["count"])]
+            count = context["dag_run"].conf["count"]
+            # Jobs of different lengths end one by one, so that at almost any time some task is there to be killed.
+            return [
+                f"{context['run_id']} {number} [emulator:seconds={60 + 13 * number % 31}]" for number in range(count)
+            ]
 
         how: dict[str, Any] = {"message": "SOAK", "deferrable": deferrable}
         if not two:

@@ -751,7 +751,8 @@ def test_without_a_store_later_legs_do_not_search_again(pika_emulator: EmulatorC
     task.ti.try_number = 2
     pika_emulator.fault("submit", "queue_full", times=5)
     assert task.run().legs == 6
-    assert pika_emulator.counters()["lists"] == 1
+    # Half a minute of looks in the first leg, 10 s apart, and none in the five after it.
+    assert pika_emulator.counters()["lists"] == 4
 
 
 def test_without_a_store_a_search_that_was_turned_away_is_not_taken_for_one_that_found_nothing(
@@ -798,3 +799,68 @@ def test_a_listed_job_that_cannot_be_read_yet_is_no_reason_to_give_up(
 
     assert [task.retry().value] == jobids(pika_emulator)
     assert asked(pika_emulator) == 1
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_a_retry_soon_after_a_crash_gives_the_service_time_to_list_the_job(
+    pika_emulator: EmulatorClient, life: Lives, clear: bool
+) -> None:
+    """The job shows up 20 s late; a look at once would find nothing and pay again."""
+    pika_emulator.fault("submit", "late_listing", seconds=20)
+    task = life(submit())
+    crash_before_answer(task)
+
+    ending = task.clear() if clear else task.retry()
+
+    assert [ending.value] == jobids(pika_emulator)
+    assert asked(pika_emulator) == 1
+
+
+def test_a_lost_answer_after_a_clear_does_not_bring_back_the_old_job(
+    pika_emulator: EmulatorClient, life: Lives
+) -> None:
+    """With a reference of the user's own both jobs carry it; the one with the old inputs is not what was asked for."""
+    ref = "my_dag/manual__2026-01-02T03:04:05+00:00/submit"
+    task = life(submit(reply_ref=ref, prompt="waves"))
+    first = task.run().value
+    pika_emulator.fault("submit", "drop_after")
+
+    ending = task.clear(submit(reply_ref=ref, prompt="other"))
+
+    assert ending.value != first
+    assert [job["prompt"] for job in pika_emulator.jobs() if job["jobid"] == ending.value] == ["other"]
+    assert len(pika_emulator.jobs()) == 2
+
+
+def test_what_fails_before_the_post_leaves_no_intent(
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secrets backend that fails once: the retry, however late, submits as if nothing had been."""
+    task = life(submit())
+    with monkeypatch.context() as broken:
+        broken.setattr(PikaHook, "get_connection", lambda *_: (_ for _ in ()).throw(RuntimeError("no backend")))
+        assert "no backend" in str(task.run().error)
+
+    assert task.retry().state == "success"
+    assert asked(pika_emulator) == 1
+
+
+def test_a_task_that_is_being_killed_submits_nothing_more(
+    pika_emulator: EmulatorClient, life: Lives, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow lets a killed process go on for some seconds; in them it must not pay."""
+    operator = submit()()
+    airflow_says(monkeypatch, "failed")
+    pika_emulator.fault("submit", "drop_before")
+    sleep = clock.sleep
+
+    def killed_meanwhile(seconds: float) -> None:
+        operator.on_kill()
+        sleep(seconds)
+
+    monkeypatch.setattr(clock, "sleep", killed_meanwhile)
+    monkeypatch.setattr("airflow_provider_pika.operators.submission.time.sleep", killed_meanwhile)
+
+    assert "being killed" in str(life(lambda: operator).run().error)
+    assert asked(pika_emulator) == 1
+    assert pika_emulator.jobs() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -195,3 +196,73 @@ def test_the_line_has_a_deadline(pika_emulator: EmulatorClient, clock: Clock) ->
     waiter = in_line(clock, clock.time(), [blocker], deadline=clock.time() + 300)
     assert run_leaping(outcomes([waiter]), clock) == ["timeout"]
     assert 295 <= clock.ahead <= 330
+
+
+def test_a_token_that_has_been_replaced_ends_nobody(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old token is refused while the connection has the new one already: nobody is told of the 401."""
+    jobid = job_of(pika_emulator, 200)
+    good = dict(pika_emulator.connection)
+    monkeypatch.setenv("AIRFLOW_CONN_PIKA_OTHER", json.dumps(good))
+
+    async def rotated() -> list[str]:
+        waiting = asyncio.ensure_future(outcomes([watcher(jobid, clock, pika_conn_id="pika_other")]))
+        await asyncio.sleep(45)
+        (group,) = looks._groups[asyncio.get_running_loop()].values()
+        stale = PikaHook("pika_other")
+        stale.__dict__["settings"] = replace(group._hook.settings, token="user:1-replaced")
+        group._hook = stale
+        return await waiting
+
+    assert run_leaping(rotated(), clock) == ["ended"]
+    assert [asked["status"] for asked in pika_emulator.requests()].count(401) == 1
+
+
+def test_a_connection_that_cannot_be_read_anew_ends_nobody(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid = job_of(pika_emulator, 500)
+    get = PikaHook.get_connection
+    seen: list[float] = []
+
+    def once(self: PikaHook, conn_id: str) -> Any:
+        seen.append(clock.time())
+        if len(seen) == 2:
+            raise RuntimeError("the backend is away")
+        return get(conn_id)
+
+    monkeypatch.setattr(PikaHook, "get_connection", once)
+    assert run_leaping(outcomes([watcher(jobid, clock)]), clock) == ["ended"]
+    assert len(seen) >= 2
+
+
+def test_a_deadline_is_kept_while_the_api_asks_for_quiet(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    jobid = job_of(pika_emulator, 10_000)
+    pika_emulator.fault("list", "rate_limit", retry_after=7200)
+    waiter = watcher(jobid, clock, deadline=clock.time() + 300)
+    assert run_leaping(outcomes([waiter]), clock) == ["timeout"]
+    assert 290 <= clock.ahead <= 300 + looks.OVERDUE + 20
+
+
+def test_reads_stop_when_one_of_them_is_asked_to_pause(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    jobids = [job_of(pika_emulator, 50) for _ in range(9)]
+    pika_emulator.fault("job", "rate_limit", retry_after=120)
+    assert set(run_leaping(outcomes([watcher(jobid, clock) for jobid in jobids]), clock)) == {"ended"}
+    reads = sorted(at for target, times in clock.looks().items() if target != LIST for at in times)
+    # Those under way when the answer came are done, none is begun in the pause.
+    assert sum(at < reads[0] + 119 for at in reads) <= looks.READS_AT_ONCE
+
+
+def test_a_job_is_read_for_its_waiter_and_for_the_line_at_once(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    pika_emulator.fault("list", "route_missing", times=10_000)
+    jobid = job_of(pika_emulator, 100)
+    waiters = [watcher(jobid, clock), in_line(clock, clock.time(), [jobid])]
+    assert run_leaping(outcomes(waiters), clock) == ["ended", "turn"]
+    assert clock.smallest_gap() >= 9.99
+
+
+def test_nobody_asks_while_all_are_held_by_discord(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    waiter = in_line(clock, clock.time(), [], hold_until=clock.time() + 600)
+    assert run_leaping(outcomes([waiter]), clock) == ["turn"]
+    assert lists(clock) <= 2

@@ -219,7 +219,8 @@ def test_without_a_store_queue_timeout_counts_from_the_first_leg_of_a_try(
     for attempt in (task.run, task.retry):
         before = clock.ahead
         assert isinstance(attempt().error, AirflowSensorTimeout)
-        assert 250 <= clock.ahead - before <= 330
+        # A storeless retry looks for an earlier job for half a minute first.
+        assert 250 <= clock.ahead - before <= 365
 
 
 # Refusals

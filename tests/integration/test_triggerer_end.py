@@ -12,9 +12,11 @@ from airflow.sdk.bases.xcom import BaseXCom
 from airflow_provider_pika import compat
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.sensors.pika import PikaJobSensor
-from tests.integration.task_context import Clock, Life
+from airflow_provider_pika.triggers.pika import PikaJobTrigger
+from tests.integration.task_context import Clock, Life, run_trigger
 
 HAS_ASET = hasattr(BaseXCom, "aset")
 only_home = pytest.mark.skipif(not HAS_ASET, reason="this Airflow cannot write an XCom from the triggerer")
@@ -146,3 +148,25 @@ def test_airflows_own_stats_take_what_they_are_given() -> None:
     compat.count_job(
         Job("job:1", "failed", {"created": "2023-09-09T02:04:49.667Z", "updated": "2023-09-09T02:06:49.667Z"})
     )
+
+
+def test_results_that_cannot_be_written_from_the_triggerer_are_left_to_a_worker(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job has completed and is paid for: a failing XCom must not fail its task."""
+    pika_emulator.configure(seconds=30)
+    jobid = PikaHook().encrypt_text(message="M", prompt="p").jobid
+    trigger = PikaJobTrigger(
+        pika_conn_id="pika_default",
+        jobid=jobid,
+        poll_interval=10,
+        deadline=clock.time() + 900,
+        end_from_trigger="job",
+    )
+    trigger._task_instance = type("TI", (), {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": -1})()
+
+    async def refused(self: PikaJobTrigger, job: Job) -> None:
+        raise RuntimeError("the api-server is away")
+
+    monkeypatch.setattr(PikaJobTrigger, "_hand_on", refused)
+    assert run_trigger(trigger, clock)["outcome"] == "ended"

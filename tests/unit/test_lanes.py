@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from airflow_provider_pika.api.lanes import PATIENCE, Lane
+from airflow_provider_pika.api.lanes import PATIENCE, STANDSTILL, Lane
 
 TEN = [f"job:{n}" for n in range(10)]
 
@@ -106,3 +106,19 @@ def test_a_channel_of_ten_is_kept_full_and_never_overfilled(seed: int) -> None:
             idle += 10 - len(ends) - len(due)
         assert now < 10_000, "somebody was never served"
     assert idle == 0
+
+
+def test_who_comes_back_from_a_rate_limit_gives_the_slot_back() -> None:
+    lane = full(["job:0"])
+    assert lane.look([], waiting=2, now=110) == 1
+    lane.turned_away([], at=112, hold_until=150, again=True)
+    assert lane.look([], waiting=2, now=120) == 0
+    assert lane.look([], waiting=2, now=150) == 1
+
+
+def test_a_line_that_stands_still_sends_somebody_to_find_out() -> None:
+    """A list that names an ended job for ever must not hold up the line for ever."""
+    lane = full(["job:0"])
+    assert [lane.look(["job:0"], waiting=3, now=110 + n * 10) for n in range(30)] == [0] * 30
+    assert lane.look(["job:0"], waiting=3, now=110 + STANDSTILL) == 1
+    assert lane.look(["job:0"], waiting=2, now=120 + STANDSTILL) == 0

@@ -316,3 +316,9 @@ def test_a_duration_is_told_in_words(seconds: float, words: str) -> None:
 
 def test_a_moment_is_told_in_utc() -> None:
     assert when(0) == "1970-01-01 00:00:00 UTC"
+
+
+@pytest.mark.parametrize("value", [None, "3600", True, -1, float("nan"), float("inf")])
+def test_a_duration_that_is_none_is_refused_when_the_dag_is_read(value: object) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        seconds_of(value)
