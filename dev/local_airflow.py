@@ -106,8 +106,10 @@ class LocalAirflow:
             "core.fernet_key": base64.urlsafe_b64encode(os.urandom(32)).decode(),
             "core.execution_api_server_url": f"{self.url}/execution/",
             "core.min_serialized_dag_update_interval": "5",
-            # SQLite lets one write at a time; better to wait for the turn than to fail with "database is locked".
-            "database.sql_alchemy_conn": f"sqlite:///{self.home / 'airflow.db'}?timeout=60",
+            # SQLite lets one write at a time; better to wait for the turn than to fail with "database is locked". But
+            # not for long: where the api-server's event loop waits for a write whose commit needs that very loop, both
+            # stand still until this is over (seen at clears), and then the loser is simply asked again.
+            "database.sql_alchemy_conn": f"sqlite:///{self.home / 'airflow.db'}?timeout=10",
             "api.host": "127.0.0.1",
             "api.port": self.url.rpartition(":")[2],
             "api.base_url": self.url,

@@ -202,14 +202,11 @@ class EncryptTextOperator(BaseOperator):
         return self._hand_on(hook, job)
 
     def on_kill(self) -> None:
-        """Cancel the job waited for, if a person marked this task as failed and ``cancel_on_kill`` is set."""
-        if self._submission is None:
-            return
-        self._submission.killed = True
-        state = ask_on_kill(lambda: task_state(self._ti), self.log)
-        if state == "restarting":
-            ask_on_kill(self._submission.note_clear, self.log)
+        """Submit nothing more; cancel the job if a person marked this task as failed and ``cancel_on_kill`` is set."""
+        if self._submission:
+            self._submission.killed = True
         if self.cancel_on_kill and self._waited_for:
+            state = ask_on_kill(lambda: task_state(self._ti), self.log)
             # A hook of its own: the signal may have struck in the middle of a request.
             cancel_if_failed(state, PikaHook(self.pika_conn_id), self._waited_for, self.log)
 

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from airflow_provider_pika.hooks.pika import PikaHook
 
 SUBMIT_KEY = "pika_submit"
-# Apart from the record, which the dying try may still write.
-CLEARED_KEY = "pika_cleared_try"
 _GATEWAY_TIMEOUT = 504
 # A worker is not held longer than this between two looks for an earlier job.
 LONGEST_PAUSE = 60.0
@@ -79,7 +77,9 @@ class Submission:
         self._store = task_state_store(context)
         kept = self._store.get(SUBMIT_KEY) if self._store else None
         self._record = Record.from_json(kept) if kept else None
-        self.cleared = self._was_cleared()
+        # Every clear raises max_tries, a retry or a reschedule never does. (One clear does not: of a running task whose
+        # executor then reports a failure. It looks like a retry, which errs on the side of not paying again.)
+        self.cleared = self._record is not None and self._record.max_tries != self._ti.max_tries
         self._back_in_try = queued_since is not None or bool(context.get("task_reschedule_count"))
         self.queued_since = self._queued_since() if queued_since is None else queued_since
         self._strangers: set[str] = set()
@@ -100,18 +100,6 @@ class Submission:
         if record is None or self.cleared or record.try_number != self._ti.try_number:
             return None
         return record.jobid
-
-    def note_clear(self) -> None:
-        """Remember for the next try that a person cleared this one while it ran."""
-        if self._store:
-            self._store.set(CLEARED_KEY, self._ti.try_number)
-
-    def _was_cleared(self) -> bool:
-        if self._store is None or self._record is None:
-            return False
-        # Every clear raises max_tries, a retry or a reschedule never does; but not the clear of a running task
-        # whose executor reports a failure, and that one's on_kill has noted it.
-        return self._record.max_tries != self._ti.max_tries or self._store.get(CLEARED_KEY) == self._record.try_number
 
     def _queued_since(self) -> float:
         if self._record and not self.cleared:
@@ -154,8 +142,11 @@ class Submission:
             self._strangers.add(jobid)
             return None
         if not same_inputs:
-            self.log.warning("The inputs have changed since job %s was submitted; it is used all the same.", jobid)
+            self._warn_of_inputs(jobid)
         return self._keep_job(job, asked_at=record.asked_at, inputs=record.inputs)
+
+    def _warn_of_inputs(self, jobid: str) -> None:
+        self.log.warning("The inputs have changed since job %s was submitted; it is used all the same.", jobid)
 
     def _intended_job(self, record: Record) -> Job | None:
         reply_ref = record.reply_ref or ""
@@ -167,6 +158,8 @@ class Submission:
             return None
         job = self._find_until(record.asked_at + SEARCH_TIME, reply_ref) if record.trusted else None
         if job:
+            if record.inputs != self._digest:
+                self._warn_of_inputs(job.jobid)
             return self._keep_job(job, asked_at=record.asked_at, inputs=record.inputs)
         age = time.time() - record.asked_at
         step = after_searching(

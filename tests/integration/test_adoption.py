@@ -589,27 +589,15 @@ def test_a_cleared_try_that_dies_early_is_still_a_clear_for_the_retry_after_it(
     assert task.retry().value != first
 
 
-@pytest.mark.parametrize(
-    ("state", "anew"), [("restarting", True), ("running", False), ("failed", False), ("success", False)]
-)
-def test_a_clear_of_a_running_task_is_one_even_where_airflow_counts_the_next_try_as_a_retry(
-    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch, state: str, anew: bool
-) -> None:
-    """Only ``restarting`` is a clear: a node that goes down says ``running``."""
-    operator = submit()()
-    task = life(lambda: operator)
-    crash_after_store(task)
-    airflow_says(monkeypatch, state)
-    operator.on_kill()
-    (first,) = jobids(pika_emulator)
-    pika_emulator.advance(jobid=first, status="completed")
+def test_a_clear_that_airflow_counts_as_a_retry_does_not_pay_again(pika_emulator: EmulatorClient, life: Lives) -> None:
+    """A running task is cleared and its executor reports a failure: the job is kept, with a warning of other inputs."""
+    task = life(submit())
+    crash_before_answer(task)
 
-    ending = task.retry(submit())
+    ending = task.retry(submit(prompt="something else"))
 
-    assert (ending.value != first) is anew
-    assert asked(pika_emulator) == 1 + anew
-    assert task.retry().value == ending.value
-    assert pika_emulator.counters()["cancels"] == {}
+    assert [ending.value] == jobids(pika_emulator)
+    assert any("inputs have changed" in text for text in task.log.of("warning"))
 
 
 def test_a_clear_whose_old_job_is_unknown_to_the_api_makes_a_new_one(
