@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -12,10 +13,12 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.pacing import LOOK_GAP, Verdict, Watch
 from airflow_provider_pika.compat import count_job
-from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.links import PikaVideoLink, browser_link
 from airflow_provider_pika.triggers.looks import Looks
+
+# Kills under way: the loop itself holds tasks only weakly.
+_kills: set[asyncio.Future[None]] = set()
 
 
 class _PikaTrigger(BaseTrigger):
@@ -128,22 +131,28 @@ class PikaJobTrigger(_PikaTrigger):
         """
         if not self.cancel_on_kill:
             return
+        # Airflow 3.3 cancels a killed trigger again at every sync, about once a second, its on_kill included; and the
+        # first question to the supervisor alone may take six. So the work is done in a task of its own.
+        work = asyncio.ensure_future(self._cancel_if_failed())
+        _kills.add(work)
+        work.add_done_callback(_kills.discard)
+        await asyncio.shield(work)
+
+    async def _cancel_if_failed(self) -> None:
         from asgiref.sync import sync_to_async
 
         from airflow_provider_pika.waiting import task_state
 
-        # Where this raises, or takes longer than Airflow grants (30 s), Airflow says so in the log and the job is
-        # left alone.
-        state = await sync_to_async(task_state)(self.task_instance)
-        if state != "failed":
-            self.log.info("Job %s was left alone: the task is %s, not failed.", self.jobid, state)
-            return
         hook = PikaHook(self.pika_conn_id)
         try:
+            state = await sync_to_async(task_state)(self.task_instance)
+            if state != "failed":
+                self.log.info("Job %s was left alone: the task is %s, not failed.", self.jobid, state)
+                return
             job = await hook.acancel_job(self.jobid)
             self.log.info("The task was marked as failed: asked to cancel job %s, it is %s.", self.jobid, job.status)
-        except PikaError as error:
-            self.log.warning("Job %s could not be cancelled: %s", self.jobid, error)
+        except Exception as error:  # noqa: BLE001 - a failing cancel is logged, never raised
+            self.log.warning("Job %s was not cancelled: %r", self.jobid, error)
         finally:
             await hook.aclose()
 

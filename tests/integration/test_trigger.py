@@ -18,6 +18,7 @@ from airflow_provider_pika.exceptions import PikaRequestError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.sensors.pika import PikaJobSensor
+from airflow_provider_pika.triggers import pika as pika_triggers
 from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaSlotTrigger
 from airflow_provider_pika.waiting import ended_job
 from tests.integration.task_context import (
@@ -370,3 +371,28 @@ def test_a_sensor_killed_before_it_looked_at_anything_does_nothing(pika_emulator
     EncryptTextOperator(task_id="s", message="HI", prompt="x", cancel_on_kill=True).on_kill()
 
     assert pika_emulator.counters()["requests"] == 0
+
+
+def test_a_kill_that_airflow_interrupts_still_cancels_the_job(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow cancels a killed trigger again every second, while the answer about its state may take six."""
+    jobid = job_of(pika_emulator, seconds=600)
+    trigger = trigger_of(jobid, clock, cancel_on_kill=True)
+    if not hasattr(type(trigger).__mro__[2], "on_kill"):
+        pytest.skip("this Airflow's triggers have no on_kill")
+    airflow_says(monkeypatch, "failed")
+    trigger.task_instance = TaskInstance()
+
+    async def interrupted() -> None:
+        kill = asyncio.ensure_future(trigger.on_kill())
+        await asyncio.sleep(0)
+        for _ in range(3):
+            kill.cancel()
+            await asyncio.sleep(0)
+        with contextlib.suppress(asyncio.CancelledError):
+            await kill
+        await asyncio.gather(*pika_triggers._kills)
+
+    asyncio.run(interrupted())
+    assert pika_emulator.counters()["cancels"] == {jobid: 1}
