@@ -23,10 +23,8 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def example() -> Iterator[ModuleType]:
     """The example, lying in Airflow's DAG folder: so ``dag.test()`` registers both DAGs, as the DAG processor does."""
-    # A paused DAG is not queued for an asset.
-    monkeypatch.setenv("AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION", "False")
     folder = Path(conf.get("core", "dags_folder"))
     for file in EXAMPLES.glob("pika_campaign*"):
         shutil.copy(file, folder)
