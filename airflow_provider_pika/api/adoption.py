@@ -42,6 +42,7 @@ class Record:
     :param inputs: digest of the rendered inputs of the submit
     :param reply_ref: the reference the submit was sent with; None when no submit is under way
     :param trusted: whether that reference names this task instance alone
+    :param untracked: whether the service said that it lost track of that submit (504): then no list proves anything
     :param asked_at: epoch seconds at which that submit was sent
     :param jobid: the job the API answered with
     """
@@ -52,6 +53,7 @@ class Record:
     inputs: str = ""
     reply_ref: str | None = None
     trusted: bool = True
+    untracked: bool = False
     asked_at: float = 0.0
     jobid: str | None = None
 

@@ -164,7 +164,7 @@ class Submission:
         age = time.time() - record.asked_at
         step = after_searching(
             age=age,
-            complete=record.trusted,
+            complete=record.trusted and not record.untracked,
             cleared=self.cleared,
             resubmit_unknown=self._resubmit_unknown,
         )
@@ -248,6 +248,8 @@ class Submission:
                 if searched:
                     raise
                 searched = True
+                if error.status == _GATEWAY_TIMEOUT:
+                    self._keep(reply_ref=reply_ref, trusted=self._trusts(reply_ref), untracked=True, asked_at=asked_at)
                 found = self._search(error, reply_ref, asked_at)
                 if found:
                     return self._keep_job(found, asked_at=asked_at, inputs=self._digest)

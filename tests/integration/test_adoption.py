@@ -7,6 +7,7 @@ two steps; jobs run for ten minutes unless a test says otherwise, so that the li
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,7 @@ from airflow_provider_pika.exceptions import (
 )
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
-from airflow_provider_pika.operators.submission import SUBMIT_KEY
+from airflow_provider_pika.operators.submission import SUBMIT_KEY, Submission
 from tests.integration.task_context import Clock, Life, airflow_says
 
 Lives = Callable[..., Life]
@@ -852,3 +853,20 @@ def test_a_task_that_is_being_killed_submits_nothing_more(
     assert "being killed" in str(life(lambda: operator).run().error)
     assert asked(pika_emulator) == 1
     assert pika_emulator.jobs() == []
+
+
+def test_a_retry_after_a_504_never_submits_again_however_young_the_intent(
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it looks for the job of a 504: the service lost track of that job, so no list proves anything."""
+    task = life(submit())
+    pika_emulator.fault("submit", "server_error", status=504, work=False)
+    with monkeypatch.context() as dying:
+        dying.setattr(Submission, "_search", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with contextlib.suppress(KeyboardInterrupt):
+            task.run()
+
+    ending = task.retry()
+
+    assert isinstance(ending.error.__cause__, PikaUnknownOutcomeError)
+    assert asked(pika_emulator) == 1
