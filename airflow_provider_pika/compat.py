@@ -63,9 +63,6 @@ class TaskStateStore(Protocol):
     def set(self, key: str, value: Any) -> None:
         """Store a value under a key."""
 
-    def delete(self, key: str) -> None:
-        """Forget a key."""
-
 
 def task_state_store(context: Context) -> TaskStateStore | None:
     """Return the store that outlives retries, reschedules and kills; None below Airflow 3.3."""
