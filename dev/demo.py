@@ -14,10 +14,10 @@ import requests
 
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.emulator.film import make_still
-from dev.emulator import local_emulator
-from dev.local_airflow import LocalAirflow
-from dev.processes import WaitError
-from dev.runs import ENDED, RunFailed
+from dev.harness.emulator import local_emulator
+from dev.harness.local_airflow import LocalAirflow
+from dev.harness.processes import WaitError
+from dev.harness.runs import ENDED, RunFailed
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".demo"

@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from dev.airflow_db import clean_env
+from dev.harness.airflow_db import clean_env
 
 ROOT = Path(__file__).parents[1]
 NAME = "airflow-provider-pika"

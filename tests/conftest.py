@@ -33,14 +33,14 @@ os.environ["AIRFLOW__API_AUTH__JWT_SECRET"] = "only for tests, and long enough f
 Path(_HOME.name, "airflow.cfg").touch()
 Path(_HOME.name, "dags").mkdir()
 
-from dev import deprecations  # noqa: E402 - only now may anything import Airflow
+from dev.harness import deprecations  # noqa: E402 - only now may anything import Airflow
 
 deprecations.watch()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _airflow_database() -> None:
-    from dev.airflow_db import migrated_database
+    from dev.harness.airflow_db import migrated_database
 
     migrated_database(Path(_HOME.name, "airflow.db"))
 

@@ -17,10 +17,10 @@ import pytest
 from PIL.Image import Image
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.airflow_db import clean_env
-from dev.emulator import local_emulator
-from dev.local_airflow import LocalAirflow
-from dev.processes import Family, free_port, tail, wait_until
+from dev.harness.airflow_db import clean_env
+from dev.harness.emulator import local_emulator
+from dev.harness.local_airflow import LocalAirflow
+from dev.harness.processes import Family, free_port, tail, wait_until
 from tests.browser.page import Page, chromium_session
 
 ROOT = Path(__file__).parents[2]

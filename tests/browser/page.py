@@ -24,7 +24,7 @@ from selenium.webdriver.remote.client_config import ClientConfig
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.remote.webelement import WebElement
 
-from dev.processes import wait_until
+from dev.harness.processes import wait_until
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import pytest
 from PIL.Image import Image
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.local_airflow import LocalAirflow
+from dev.harness.local_airflow import LocalAirflow
 from tests.browser.page import Page
 
 # Not pika_default, which the environment defines and which no form could change.

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.local_airflow import LocalAirflow
+from dev.harness.local_airflow import LocalAirflow
 from tests.browser.conftest import TOKEN
 from tests.browser.page import Page
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.emulator import local_emulator
-from dev.local_airflow import LocalAirflow
+from dev.harness.emulator import local_emulator
+from dev.harness.local_airflow import LocalAirflow
 
 DAGS = Path(__file__).with_name("dags")
 # Long and unlike anything else, so that a test can look for it where it must not be.

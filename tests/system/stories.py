@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.local_airflow import LocalAirflow
-from dev.processes import wait_until
+from dev.harness.local_airflow import LocalAirflow
+from dev.harness.processes import wait_until
 
 
 class Story:

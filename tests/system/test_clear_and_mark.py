@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.local_airflow import LocalAirflow
-from dev.processes import wait_until
+from dev.harness.local_airflow import LocalAirflow
+from dev.harness.processes import wait_until
 from tests.system.stories import Story
 
 LONG = "[emulator:seconds=35]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.local_airflow import LocalAirflow
+from dev.harness.local_airflow import LocalAirflow
 from tests.system.conftest import TOKEN
 from tests.system.stories import Story
 

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.local_airflow import QUICK_TO_NOTICE, LocalAirflow
-from dev.processes import wait_until
+from dev.harness.local_airflow import QUICK_TO_NOTICE, LocalAirflow
+from dev.harness.processes import wait_until
 from tests.system.conftest import DAGS
 from tests.system.stories import Story
 

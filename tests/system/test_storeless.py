@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.local_airflow import QUICK_TO_NOTICE, LocalAirflow
+from dev.harness.local_airflow import QUICK_TO_NOTICE, LocalAirflow
 from tests.system.stories import Story
 
 pytestmark = pytest.mark.skipif(

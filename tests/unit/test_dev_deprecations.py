@@ -1,4 +1,4 @@
-"""The watch over deprecations (dev/deprecations.py) must see what Airflow's shims blame on somebody else."""
+"""The watch over deprecations (dev/harness/deprecations.py) must see what Airflow's shims blame on somebody else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from dev import deprecations
+from dev.harness import deprecations
 
 USES = {
     "an import shim": "from airflow.utils.dates import days_ago",

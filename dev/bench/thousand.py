@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dev.airflow_db import clean_env
-from dev.bench_report import Row, Section, at_most
-from dev.emulator import local_emulator
+from dev.bench.report import Row, Section, at_most
+from dev.harness.airflow_db import clean_env
+from dev.harness.emulator import local_emulator
 
 INTERVAL = 30.0
 CHANNEL_LIMIT = 10
@@ -38,7 +38,7 @@ def run(*, count: int = 1000, settle: float = SETTLE, window: float = WINDOW) ->
             "AIRFLOW_CONN_PIKA_BENCH": emulator.conn_uri,
         }
         done = subprocess.run(
-            [sys.executable, "-m", "dev.bench_waiters", json.dumps(asked)],
+            [sys.executable, "-m", "dev.bench.waiters", json.dumps(asked)],
             env=env,
             stdout=subprocess.PIPE,
             text=True,

@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from dev import bench_airflow, bench_imports, bench_thousand
-from dev.bench_report import PAGE, Row, Section, store
-from dev.processes import WaitError
+from dev.bench import imports, real_airflow, thousand
+from dev.bench.report import PAGE, Row, Section, store
+from dev.harness.processes import WaitError
 
 
 def transfer() -> Section:
     """Let the transfer's own bench print its table."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        missed = importlib.import_module("dev.bench_transfer").main()
+        missed = importlib.import_module("dev.bench.transfer").main()
     print(said.getvalue(), flush=True)
     about = "Downloads and images: memory of the task, and throughput against curl."
     rows = [Row("all of them", "see above", met=not missed)]
@@ -29,11 +29,11 @@ def transfer() -> Section:
 
 
 BENCHES: dict[str, Callable[[], Section]] = {
-    "imports": bench_imports.run,
-    "uncontended": bench_airflow.uncontended,
-    "watch": bench_airflow.watch,
-    "queue": bench_airflow.queue,
-    "thousand": bench_thousand.run,
+    "imports": imports.run,
+    "uncontended": real_airflow.uncontended,
+    "watch": real_airflow.watch,
+    "queue": real_airflow.queue,
+    "thousand": thousand.run,
     "transfer": transfer,
 }
 
@@ -49,7 +49,7 @@ def main() -> int:
     # Ended from outside as by Ctrl-C: whatever was started ends first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     bad: list[str] = []
-    for name in asked.names or [name for name in BENCHES if name != "transfer" or find_spec("dev.bench_transfer")]:
+    for name in asked.names or [name for name in BENCHES if name != "transfer" or find_spec("dev.bench.transfer")]:
         print(f"== {name}", flush=True)
         began = time.monotonic()
         try:

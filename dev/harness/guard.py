@@ -1,7 +1,7 @@
 """
 The last resort against processes left behind.
 
-A :class:`dev.processes.Family` starts one guard and holds the other end of its stdin. However the owner
+A :class:`dev.harness.processes.Family` starts one guard and holds the other end of its stdin. However the owner
 ends, SIGKILL included, the pipe closes; the guard then ends every process that carries the family's mark.
 Run as a plain script, so that nothing but psutil is imported.
 """

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import tempfile
 
-from dev.airflow_db import clean_env
-from dev.bench_report import Row, Section, at_most
+from dev.bench.report import Row, Section, at_most
+from dev.harness.airflow_db import clean_env
 
 ROUNDS = 11
 LIMIT = 30.0

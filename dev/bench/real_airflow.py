@@ -14,12 +14,12 @@ from typing import Any
 import psutil
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.bench_report import Row, Section, at_least, at_most
-from dev.emulator import local_emulator
-from dev.local_airflow import LocalAirflow
-from dev.runs import RunFailed
+from dev.bench.report import Row, Section, at_least, at_most
+from dev.harness.emulator import local_emulator
+from dev.harness.local_airflow import LocalAirflow
+from dev.harness.runs import RunFailed
 
-DAGS = Path(__file__).with_name("dags_bench")
+DAGS = Path(__file__).with_name("dags")
 QUEUE = 10
 # Airflow's own default, and all of it for one DAG: neither way is to be slowed by a limit of the bench.
 CONFIG = {"core.parallelism": "32", "core.max_active_tasks_per_dag": "32"}

@@ -21,11 +21,11 @@ from typing import Any
 
 from typing_extensions import Self
 
-from dev.airflow_api import AirflowApi
-from dev.airflow_db import AirflowDb, clean_env, migrated_database
-from dev.guard import marked
-from dev.processes import Family, free_port, tail, wait_until
-from dev.runs import Runs
+from dev.harness.airflow_api import AirflowApi
+from dev.harness.airflow_db import AirflowDb, clean_env, migrated_database
+from dev.harness.guard import marked
+from dev.harness.processes import Family, free_port, tail, wait_until
+from dev.harness.runs import Runs
 
 JOB_TYPES = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
 # Airflow serves task logs on all interfaces; here all processes share a folder, so nobody need serve them.

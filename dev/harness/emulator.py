@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.airflow_db import clean_env
-from dev.processes import Family, tail, wait_until
+from dev.harness.airflow_db import clean_env
+from dev.harness.processes import Family, tail, wait_until
 
 NAME = "emulator"
 

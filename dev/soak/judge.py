@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from dev.local_airflow import LocalAirflow
+from dev.harness.local_airflow import LocalAirflow
 
 UNKNOWN = "PikaUnknownOutcomeError"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import psutil
 
-from dev.airflow_api import AirflowApi
-from dev.airflow_db import AirflowDb
-from dev.processes import WaitError, wait_until
+from dev.harness.airflow_api import AirflowApi
+from dev.harness.airflow_db import AirflowDb
+from dev.harness.processes import WaitError, wait_until
 
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 BAD = frozenset({"failed", "up_for_retry", "upstream_failed"})

@@ -18,16 +18,16 @@ from pathlib import Path
 import requests
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.airflow_api import AirflowApiError
-from dev.bench_report import surroundings
-from dev.emulator import local_emulator
-from dev.local_airflow import QUICK_TO_NOTICE, LocalAirflow
-from dev.processes import WaitError
-from dev.soak_chaos import Chaos
-from dev.soak_judge import Verdict, film_of, judge
+from dev.bench.report import surroundings
+from dev.harness.airflow_api import AirflowApiError
+from dev.harness.emulator import local_emulator
+from dev.harness.local_airflow import QUICK_TO_NOTICE, LocalAirflow
+from dev.harness.processes import WaitError
+from dev.soak.chaos import Chaos
+from dev.soak.judge import Verdict, film_of, judge
 
-PAGE = Path(__file__).parents[1] / "docs" / "soak.md"
-DAGS = Path(__file__).with_name("dags_bench")
+PAGE = Path(__file__).parents[2] / "docs" / "soak.md"
+DAGS = Path(__file__).with_name("dags")
 # Mostly the recommended way, and every other one now and then.
 SHAPES = ("soak_two", "soak_one", "soak_two", "soak_legs", "soak_one", "soak_one_legs")
 WAVE = 12

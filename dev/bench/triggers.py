@@ -36,7 +36,7 @@ class SleepTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and every constructor argument."""
-        return "dev.bench_triggers.SleepTrigger", {"gated": self.gated, "note": self.note}
+        return "dev.bench.triggers.SleepTrigger", {"gated": self.gated, "note": self.note}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and end with an event if gated."""
@@ -52,7 +52,7 @@ class GateTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and every constructor argument."""
-        return "dev.bench_triggers.GateTrigger", {}
+        return "dev.bench.triggers.GateTrigger", {}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Open the gate."""
@@ -77,7 +77,7 @@ class HeartbeatTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and every constructor argument."""
-        return "dev.bench_triggers.HeartbeatTrigger", {"until": self.until}
+        return "dev.bench.triggers.HeartbeatTrigger", {"until": self.until}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Beat."""

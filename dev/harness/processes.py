@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import psutil
 
-from dev.guard import MARK, end_marked, marked
+from dev.harness.guard import MARK, end_marked, marked
 
 T = TypeVar("T")
 

@@ -121,7 +121,7 @@ def _memory(name: str) -> float:
 def _measure(url: str, what: str, folder: str, home: str) -> dict[str, Any]:
     env = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_AIRFLOW"))}
     env |= {"AIRFLOW_HOME": home, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    command = [sys.executable, "-m", "dev.bench_transfer", "--worker", url, what, folder]
+    command = [sys.executable, "-m", "dev.bench.transfer", "--worker", url, what, folder]
     done = subprocess.run(command, env=env, text=True, capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the worker failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -139,7 +139,7 @@ def _curl(url: str, folder: str) -> float:
 @contextmanager
 def _server_process() -> Iterator[str]:
     # A process of its own: sharing one with the measured transfer would share its interpreter lock too.
-    command = [sys.executable, "-m", "dev.bench_transfer", "--server"]
+    command = [sys.executable, "-m", "dev.bench.transfer", "--server"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -19,9 +19,9 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.triggers.pika import PikaJobTrigger
-from dev import bench_runner
-from dev.bench_thousand import CHANNEL_LIMIT, INTERVAL
-from dev.bench_triggers import GateTrigger, HeartbeatTrigger, SleepTrigger
+from dev.bench import runner
+from dev.bench.thousand import CHANNEL_LIMIT, INTERVAL
+from dev.bench.triggers import GateTrigger, HeartbeatTrigger, SleepTrigger
 
 
 class Side:
@@ -30,7 +30,7 @@ class Side:
     def __init__(self, logs: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=bench_runner.serve, args=(theirs, logs))
+        self._process = context.Process(target=runner.serve, args=(theirs, logs))
         self._process.start()
         theirs.close()
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import psutil
 
-from dev.local_airflow import LocalAirflow
-from dev.processes import wait_until
+from dev.harness.local_airflow import LocalAirflow
+from dev.harness.processes import wait_until
 
 # How often each is drawn; tasks are where the money is.
 WEIGHTS = {"task": 4, "worker": 2, "node": 2, "triggerer": 2, "api-server": 1, "dag-processor": 1}

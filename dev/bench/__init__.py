@@ -1,0 +1,1 @@
+"""What this provider costs, measured beside the HTTP provider."""

@@ -1,0 +1,1 @@
+"""Submits while processes die, and nothing may be paid for twice."""
