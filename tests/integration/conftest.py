@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from tests.integration.task_context import Clock, Life, run_leaping
+from tests.support.task_context import Clock, Life, run_leaping
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from airflow_provider_pika.exceptions import (
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.operators.submission import SUBMIT_KEY, Submission
-from tests.integration.task_context import Clock, Life, airflow_says
+from tests.support.task_context import Clock, Life, airflow_says
 
 Lives = Callable[..., Life]
 # So often a try looks for an earlier one's job before it gives up.

@@ -25,8 +25,8 @@ from airflow_provider_pika.exceptions import (
 from airflow_provider_pika.hooks import web
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.transfers.pika import PikaDownloadOperator
-from tests.integration.task_context import Proxy
-from tests.integration.task_files import Run, reply, web_server
+from tests.support.task_context import Proxy
+from tests.support.task_files import Run, reply, web_server
 
 FILM = make_film("HI", "waves")
 

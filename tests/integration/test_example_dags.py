@@ -13,7 +13,7 @@ from airflow.sdk import DAG, task
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.sensors.pika import PikaJobSensor
-from tests.integration.task_context import Clock
+from tests.support.task_context import Clock
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 

@@ -21,7 +21,7 @@ from airflow_provider_pika.exceptions import (
     PikaUnknownOutcomeError,
 )
 from airflow_provider_pika.hooks.pika import PikaHook
-from tests.integration.hook_tools import BOTH, JOBID, READS, async_read, connect, submit, sync_read
+from tests.support.hook_tools import BOTH, JOBID, READS, async_read, connect, submit, sync_read
 
 # name -> fault, its parameters, the error of a read, its status
 READ_FAULTS: dict[str, tuple[str, dict[str, Any], type[PikaError], int | None]] = {

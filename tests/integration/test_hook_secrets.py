@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
-from tests.integration.hook_tools import BOTH, DISCORD, JOBID, TOKEN, connect, http, no_proxies, recorder, submit
+from tests.support.hook_tools import BOTH, DISCORD, JOBID, TOKEN, connect, http, no_proxies, recorder, submit
 
 SECRETS = (TOKEN, DISCORD)
 

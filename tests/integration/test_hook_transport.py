@@ -23,7 +23,7 @@ from airflow_provider_pika.exceptions import (
     PikaUnknownOutcomeError,
 )
 from airflow_provider_pika.hooks.pika import PikaHook
-from tests.integration.hook_tools import (
+from tests.support.hook_tools import (
     BOTH,
     DISCORD,
     JOBID,

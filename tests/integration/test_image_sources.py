@@ -17,7 +17,7 @@ from airflow_provider_pika.exceptions import PikaError, PikaRequestError, PikaUn
 from airflow_provider_pika.hooks.image import open_image
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
-from tests.integration.task_files import reply, web_server
+from tests.support.task_files import reply, web_server
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(1000)
 SECRET = "hush-hush-hush-hush"

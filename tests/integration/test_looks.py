@@ -14,7 +14,7 @@ from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.triggers import looks
 from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaSlotTrigger
-from tests.integration.task_context import Clock, Log, events_of, run_leaping
+from tests.support.task_context import Clock, Log, events_of, run_leaping
 
 LIST = "/v1/pika/jobs"
 

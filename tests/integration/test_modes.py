@@ -29,7 +29,7 @@ from airflow_provider_pika.exceptions import (
 )
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.sensors.pika import PikaJobSensor
-from tests.integration.task_context import Clock, Ending, Life
+from tests.support.task_context import Clock, Ending, Life
 
 pytestmark = pytest.mark.usefixtures("polite")
 

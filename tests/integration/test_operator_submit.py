@@ -22,7 +22,7 @@ from airflow_provider_pika.exceptions import (
     PikaUnavailableError,
 )
 from airflow_provider_pika.operators.pika import EncryptTextOperator
-from tests.integration.task_context import Clock, Life
+from tests.support.task_context import Clock, Life
 
 Lives = Callable[..., Life]
 STORES = pytest.mark.parametrize("stored", [True, False], ids=["store", "storeless"])

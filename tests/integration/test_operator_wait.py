@@ -15,7 +15,7 @@ from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaJobFailedError, PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
-from tests.integration.task_context import Clock, Life
+from tests.support.task_context import Clock, Life
 
 pytestmark = pytest.mark.usefixtures("polite")
 

@@ -21,7 +21,7 @@ from airflow_provider_pika.sensors.pika import PikaJobSensor
 from airflow_provider_pika.triggers import pika as pika_triggers
 from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaSlotTrigger
 from airflow_provider_pika.waiting import ended_job
-from tests.integration.task_context import (
+from tests.support.task_context import (
     Clock,
     Life,
     Log,

@@ -16,7 +16,7 @@ from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.sensors.pika import PikaJobSensor
 from airflow_provider_pika.triggers.pika import PikaJobTrigger
-from tests.integration.task_context import Clock, Life, run_trigger
+from tests.support.task_context import Clock, Life, run_trigger
 
 HAS_ASET = hasattr(BaseXCom, "aset")
 only_home = pytest.mark.skipif(not HAS_ASET, reason="this Airflow cannot write an XCom from the triggerer")

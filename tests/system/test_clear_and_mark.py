@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import LocalAirflow
 from dev.harness.processes import wait_until
-from tests.system.stories import Story
+from tests.support.stories import Story
 
 LONG = "[emulator:seconds=35]"
 

@@ -6,8 +6,8 @@ import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import LocalAirflow
+from tests.support.stories import Story
 from tests.system.conftest import TOKEN
-from tests.system.stories import Story
 
 
 def running_spells(story: Story, task_id: str) -> list[float]:

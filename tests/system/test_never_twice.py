@@ -13,8 +13,8 @@ import pytest
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import QUICK_TO_NOTICE, LocalAirflow
 from dev.harness.processes import wait_until
+from tests.support.stories import Story
 from tests.system.conftest import DAGS
-from tests.system.stories import Story
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import QUICK_TO_NOTICE, LocalAirflow
-from tests.system.stories import Story
+from tests.support.stories import Story
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("airflow.sdk.state") is not None, reason="this Airflow has a task state store"

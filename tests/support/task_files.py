@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from tests.integration.task_context import Log, TaskInstance
+from tests.support.task_context import Log, TaskInstance
 
 
 class Run:
