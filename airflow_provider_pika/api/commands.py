@@ -1,27 +1,43 @@
 """What can be asked of the Pika API v1, as values: no network and no Airflow in here.
 
-Both transports of the hook send what these functions return, so they cannot drift apart; the
-emulator takes its vocabulary from the same constants.
+A paid command is one dataclass, its spec: every field with its type, its limit and whether it is
+required, spelled here and nowhere else. The hook sends what these functions return, and the emulator
+checks what it is sent against the same specs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Generic, ParamSpec
 from urllib.parse import quote
 
+from airflow_provider_pika.api.fields import (
+    Choice,
+    Field,
+    File,
+    JobId,
+    Text,
+    WholeNumber,
+    checked_jobid,
+    fields_of,
+)
 from airflow_provider_pika.exceptions import PikaRequestError
 
-ENCRYPT_TEXT_PATH = "/v1/pika/encrypt_text"
 JOBS_PATH = "/v1/pika/jobs"
 CANCEL_PATH = "/v1/pika/jobs/cancel"
 ACCOUNT_PATH = "/v1/pika/account"
 CHECK_PATH = "/v2/account"
 
 FONTS = ("MODERN", "COMICS", "SANS SERIF", "BAUHAUS", "RETRO")
+BUTTONS = ("retry",)
 MESSAGE_LIMIT = 20
 PROMPT_LIMIT = 1500
 REPLY_LIMIT = 1024
 MAX_JOBS_LIMIT = 10
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -30,10 +46,13 @@ class Call:
     One request to the API.
 
     :param purpose: what the call is for, in the words an error message uses
-    :param method: ``GET`` or ``POST``
+    :param method: the HTTP method
     :param target: path and query below the root URL, percent-encoded
     :param fields: the text parts of a submit's multipart body
-    :param jobid: the job asked about, if any
+    :param jobid: the job asked about, if any; never a submit's, whose answer alone can name the new job
+    :param files: the file parts of a submit, each as the path or URL it was given as
+    :param json: the JSON body, of a call that has one
+    :param is_submit: whether sending this call twice may be paid twice
     """
 
     purpose: str
@@ -41,55 +60,135 @@ class Call:
     target: str
     fields: dict[str, str] = field(default_factory=dict, repr=False)
     jobid: str | None = None
+    files: dict[str, str] = field(default_factory=dict, repr=False)
+    json: dict[str, str | int] | None = field(default=None, repr=False)
+    is_submit: bool = False
+
+
+@dataclass(frozen=True)
+class Command(Generic[P]):
+    """
+    One of the API's paid commands.
+
+    :param name: its name in the API, the last part of its path
+    :param inputs: the dataclass of its fields
+    """
+
+    name: str
+    inputs: Callable[P, object]
 
     @property
-    def is_submit(self) -> bool:
-        """Whether sending this call twice may be paid twice."""
-        return self.method == "POST"
+    def path(self) -> str:
+        """Where it is submitted."""
+        return f"/v1/pika/{self.name}"
+
+    @property
+    def verb(self) -> str:
+        """What its jobs call it."""
+        return f"pika-{self.name}"
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """Its fields in the API's order, the common ones last."""
+        return fields_of(self.inputs)
 
 
-def utf16_length(text: str) -> int:
-    """Return the length the service sees: it counts UTF-16 units, so an emoji is 2."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every command takes."""
+
+    max_jobs: Annotated[int | str | None, WholeNumber(MAX_JOBS_LIMIT)] = None
+    reply_url: Annotated[str | None, Text(REPLY_LIMIT)] = None
+    reply_ref: Annotated[str | None, Text(REPLY_LIMIT)] = None
 
 
-def encrypt_text(
-    *,
-    message: str | None,
-    prompt: str | None,
-    font: str | None = None,
-    discord: str | None = None,
-    channel: str | None = None,
-    max_jobs: int | str | None = None,
-    reply_url: str | None = None,
-    reply_ref: str | None = None,
-) -> Call:
+@dataclass(frozen=True, kw_only=True)
+class OnChannel(Common):
+    """What every command takes that chooses its Discord account."""
+
+    discord: Annotated[str | None, Text(REPLY_LIMIT)] = None
+    channel: Annotated[str | None, Text(REPLY_LIMIT)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncryptText(OnChannel):
+    """A video that hides a text."""
+
+    message: Annotated[str, Text(MESSAGE_LIMIT)]
+    prompt: Annotated[str, Text(PROMPT_LIMIT)]
+    font: Annotated[str | None, Choice(FONTS)] = None
+    image: Annotated[str | None, File()] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Create(OnChannel):
+    """A video of a prompt; the image is its first frame."""
+
+    prompt: Annotated[str, Text(PROMPT_LIMIT)]
+    image: Annotated[str | None, File()] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Animate(OnChannel):
+    """An image that moves."""
+
+    image: Annotated[str, File()]
+    prompt: Annotated[str | None, Text(PROMPT_LIMIT)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncryptImage(OnChannel):
+    """A video that hides an image, which is its message."""
+
+    message: Annotated[str, File()]
+    prompt: Annotated[str, Text(PROMPT_LIMIT)]
+    image: Annotated[str | None, File()] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Button(Common):
+    """A button under a completed job; it runs on that job's channel."""
+
+    jobid: Annotated[str, JobId()]
+    button: Annotated[str, Choice(BUTTONS)] = "retry"
+
+
+ENCRYPT_TEXT = Command("encrypt_text", EncryptText)
+CREATE = Command("create", Create)
+ANIMATE = Command("animate", Animate)
+ENCRYPT_IMAGE = Command("encrypt_image", EncryptImage)
+BUTTON = Command("button", Button)
+
+COMMANDS: dict[str, Command[...]] = {
+    command.name: command for command in (ENCRYPT_TEXT, CREATE, ANIMATE, ENCRYPT_IMAGE, BUTTON)
+}
+
+
+def prepare(command: Command[P], /, *args: P.args, **fields: P.kwargs) -> Call:
     """
-    Check the text fields of an ``encrypt_text`` submit and build its call; the image goes beside it.
+    Check a command's fields and build its call.
 
-    Lengths are in UTF-16 units; the limits are the ones of the API's own documentation.
-
+    :param command: what to submit
+    :param fields: its fields by their Python names
     :raises PikaRequestError: naming the field, what it was and what it may be
     """
-    fields = {
-        "message": _text("message", message, MESSAGE_LIMIT, required=True),
-        "prompt": _text("prompt", prompt, PROMPT_LIMIT, required=True),
-        "font": _text("font", font, REPLY_LIMIT),
-        "discord": _text("discord", discord, REPLY_LIMIT),
-        "channel": _text("channel", channel, REPLY_LIMIT),
-        "maxJobs": _max_jobs(max_jobs),
-        "replyUrl": _text("reply_url", reply_url, REPLY_LIMIT),
-        "replyRef": _text("reply_ref", reply_ref, REPLY_LIMIT),
-    }
-    if fields["font"] and fields["font"] not in FONTS:
-        raise PikaRequestError(f"font is {fields['font']!r}, but must be one of {', '.join(FONTS)}. Nothing was sent.")
-    if fields["discord"] and not fields["channel"]:
+    given = command.inputs(*args, **fields)
+    # Empty fields are omitted: the service would judge an empty part as a value.
+    sent = {spec: text for spec in command.fields if (text := spec.checked(getattr(given, spec.name)))}
+    texts = {spec.api_name: text for spec, text in sent.items() if not spec.is_file}
+    files = {spec.api_name: text for spec, text in sent.items() if spec.is_file}
+    if "discord" in texts and "channel" not in texts:
         raise PikaRequestError(
             "A Discord token was given without a channel. Give the channel too (operator argument or connection"
             " extra 'channel'), or neither. Nothing was sent."
         )
-    # Empty fields are omitted: the service would judge an empty part as a value.
-    return Call("submit encrypt_text", "POST", ENCRYPT_TEXT_PATH, {name: text for name, text in fields.items() if text})
+    return Call(f"submit {command.name}", "POST", command.path, texts, files=files, is_submit=True)
+
+
+def encrypt_text(**fields: Any) -> Call:
+    """Check the text fields of an ``encrypt_text`` submit and build its call, as :func:`prepare` does."""
+    command: Command[...] = ENCRYPT_TEXT
+    return prepare(command, **fields)
 
 
 def get_job(jobid: str | None) -> Call:
@@ -114,62 +213,39 @@ def list_accounts() -> Call:
     return Call("list the accounts", "GET", ACCOUNT_PATH)
 
 
+def get_account(channel: str) -> Call:
+    """Build the call that reads one configured account."""
+    return Call(f"read account {channel}", "GET", _account_path(channel))
+
+
+def set_account(channel: str, *, discord: str, max_jobs: int | str) -> Call:
+    """
+    Build the call that configures an account, or changes it; it costs nothing, and its answer has no body.
+
+    :param discord: the account's Discord token, which no message about the call quotes
+    :param max_jobs: how many jobs the channel may run at once, 1 to 10
+    :raises PikaRequestError: naming the argument, what it was and what it may be
+    """
+    target = _account_path(channel)
+    token = Text(REPLY_LIMIT).checked("discord", discord, required=True)
+    limit = WholeNumber(MAX_JOBS_LIMIT).checked("max_jobs", max_jobs, required=True)
+    body: dict[str, str | int] = {"discord": token, "channel": channel, "maxJobs": int(limit)}
+    return Call(f"configure account {channel}", "POST", target, json=body)
+
+
+def delete_account(channel: str) -> Call:
+    """Build the call that forgets a configured account; its answer has no body."""
+    return Call(f"delete account {channel}", "DELETE", _account_path(channel))
+
+
 def check_token() -> Call:
     """Build the call that checks the API token and costs nothing."""
     return Call("check the API token", "GET", CHECK_PATH)
 
 
-def checked_jobid(jobid: object) -> str:
-    """
-    Return the jobid, or refuse what cannot be one.
-
-    ``"None"`` is what a template renders when the upstream task was skipped or pushed nothing.
-
-    :raises PikaRequestError: for None, ``"None"``, an empty text or something that is no text
-    """
-    if jobid is None or (isinstance(jobid, str) and jobid.strip() in ("", "None")):
-        raise PikaRequestError(
-            f"The jobid is missing (got {jobid!r}): was the upstream task that submits the job skipped, or does it"
-            " push no XCom? Nothing was asked of the API."
-        )
-    if not isinstance(jobid, str):
-        raise PikaRequestError(
-            f"The jobid must be a text, got {type(jobid).__name__}: for several jobs map the task with .expand()."
-            " Nothing was asked of the API."
-        )
-    return jobid.strip()
-
-
-def _text(name: str, value: object, limit: int, *, required: bool = False) -> str:
-    if value is None:
-        value = ""
-    if not isinstance(value, str):
-        raise PikaRequestError(f"{name} must be a text, got {type(value).__name__}. Nothing was sent.")
-    if required and not value.strip():
-        raise PikaRequestError(f"{name} is empty; it needs 1 to {limit} characters. Nothing was sent.")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise PikaRequestError(f"{name} holds half an emoji (a lone surrogate): {value!r}. Nothing was sent.") from None
-    length = utf16_length(value)
-    if length > limit:
-        raise PikaRequestError(
-            f"{name} is {length} characters long, the limit is {limit} (counted in UTF-16 units, an emoji is 2)."
-            " Nothing was sent."
-        )
-    return value
-
-
-def _max_jobs(value: object) -> str:
-    if value is None or value == "":
-        return ""
-    try:
-        # A template renders to text and a connection's extra may hold one: "3" is as good as 3.
-        number = int(value) if isinstance(value, str) else value
-    except ValueError:
-        number = None
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_JOBS_LIMIT:
-        raise PikaRequestError(
-            f"max_jobs is {value!r}, but must be a whole number from 1 to {MAX_JOBS_LIMIT}. Nothing was sent."
-        )
-    return str(number)
+def _account_path(channel: object) -> str:
+    text = Text(REPLY_LIMIT).checked("channel", channel, required=True)
+    # An HTTP client resolves a path of dots, and would delete or set something else.
+    if text in (".", "..", "None"):
+        raise PikaRequestError(f"channel is {text!r}, but must be the id of a Discord channel. Nothing was sent.")
+    return f"{ACCOUNT_PATH}/{quote(text, safe='')}"

@@ -17,7 +17,7 @@ from airflow_provider_pika.api.commands import (
     ACCOUNT_PATH,
     CANCEL_PATH,
     CHECK_PATH,
-    ENCRYPT_TEXT_PATH,
+    ENCRYPT_TEXT,
     JOBS_PATH,
 )
 from airflow_provider_pika.emulator import answers
@@ -66,7 +66,7 @@ class PikaApp:
     def asgi(self) -> Starlette:
         """Return the app to serve; it needs :class:`~airflow_provider_pika.emulator.wire.Connection`."""
         routes = [
-            Route(ENCRYPT_TEXT_PATH, self.submit, methods=["POST"]),
+            Route(ENCRYPT_TEXT.path, self.submit, methods=["POST"]),
             Route(f"{JOBS_PATH}/", self.read_job),
             Route(JOBS_PATH, self.list_jobs),
             Route(f"{CANCEL_PATH}/", self.cancel_job),

@@ -16,8 +16,8 @@ from airflow_provider_pika.api.commands import (
     MESSAGE_LIMIT,
     PROMPT_LIMIT,
     REPLY_LIMIT,
-    utf16_length,
 )
+from airflow_provider_pika.api.fields import utf16_length
 from airflow_provider_pika.emulator.state import Refusal, Submit
 
 if TYPE_CHECKING:

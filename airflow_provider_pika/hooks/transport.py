@@ -46,7 +46,7 @@ class SyncTransport:
         session.auth = self._authorize
         reads = Retry(total=None, connect=1, read=0, redirect=0, status=0, other=0, backoff_factor=0.5)
         session.mount(self._settings.base_url, HTTPAdapter(max_retries=reads))
-        session.mount(f"{self._settings.base_url}{commands.ENCRYPT_TEXT_PATH}", HTTPAdapter(max_retries=0))
+        session.mount(f"{self._settings.base_url}{commands.ENCRYPT_TEXT.path}", HTTPAdapter(max_retries=0))
         return session
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:

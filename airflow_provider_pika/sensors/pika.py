@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_pika.api.commands import checked_jobid
+from airflow_provider_pika.api.fields import checked_jobid
 from airflow_provider_pika.api.pacing import LOOK_GAP, RESCHEDULE_GAP, interval_at_least
 from airflow_provider_pika.compat import AirflowSkipException, conf
 from airflow_provider_pika.exceptions import PikaError

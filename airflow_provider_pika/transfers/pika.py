@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
-from airflow_provider_pika.api.commands import checked_jobid
+from airflow_provider_pika.api.fields import checked_jobid
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.transfer import (
     DEFAULT_FILENAME,
