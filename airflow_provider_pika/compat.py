@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
     from airflow.sdk.configuration import conf
     from airflow.sdk.exceptions import (
         AirflowFailException,
@@ -45,29 +44,64 @@ __all__ = [
     "AirflowRescheduleException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
-    "TaskStateStore",
     "conf",
     "count_job",
     "count_submit",
-    "task_state_store",
+    "delete_variable",
+    "get_variable",
+    "set_variable",
     "why_a_worker_must_end",
 ]
 
 
-class TaskStateStore(Protocol):
-    """The part of Airflow 3.3's store that is used here: JSON values, durable once ``set`` returns."""
+def get_variable(key: str) -> str | None:
+    """
+    Read a Variable that this provider has written; None if there is none.
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value under a key."""
+    Asked of the api-server itself: ``Variable.get`` tries every secrets backend first, and takes each failure, the
+    api-server's too, for "not found". Money hangs on that difference.
 
-    def set(self, key: str, value: Any) -> None:
-        """Store a value under a key."""
+    :raises AirflowRuntimeError: when it cannot be told whether there is one
+    """
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse, GetVariable, VariableResult
+
+    try:
+        answer = _ask_supervisor(GetVariable(key=key))
+    except AirflowRuntimeError as error:
+        answer = error.error
+    if isinstance(answer, VariableResult):
+        return answer.value
+    if isinstance(answer, ErrorResponse) and answer.error is ErrorType.VARIABLE_NOT_FOUND:
+        return None
+    raise AirflowRuntimeError(answer if isinstance(answer, ErrorResponse) else ErrorResponse())
 
 
-def task_state_store(context: Context) -> TaskStateStore | None:
-    """Return the store that outlives retries, reschedules and kills; None below Airflow 3.3."""
-    store: TaskStateStore | None = context.get("task_state_store")
-    return store
+def set_variable(key: str, value: str, description: str) -> None:
+    """
+    Write a Variable, durable once this returns.
+
+    ``Variable.set`` of Airflow 3.1 and 3.2 logs a failed write and goes on, which here would be a submit without an
+    intent.
+
+    :raises AirflowRuntimeError: when it could not be written
+    """
+    from airflow.sdk.execution_time.comms import PutVariable
+
+    _ask_supervisor(PutVariable(key=key, value=value, description=description))
+
+
+def delete_variable(key: str) -> None:
+    """Remove a Variable."""
+    from airflow.sdk.execution_time.comms import DeleteVariable
+
+    _ask_supervisor(DeleteVariable(key=key))
+
+
+def _ask_supervisor(message: Any) -> Any:
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    return SUPERVISOR_COMMS.send(message)
 
 
 def why_a_worker_must_end(task: Any) -> str | None:

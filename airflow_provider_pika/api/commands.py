@@ -92,6 +92,11 @@ class Command(Generic[P]):
         """Its fields in the API's order, the common ones last."""
         return fields_of(self.inputs)
 
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of its fields that an operator takes: all but the Discord token, which is the connection's."""
+        return tuple(spec.name for spec in self.fields if spec.name != "discord")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Common:

@@ -10,10 +10,25 @@ import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
 from tests.support.task_context import Clock, Life, run_leaping
+from tests.support.variables import Variables
 
 
 @pytest.fixture
-def clock(pika_emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch) -> Clock:
+def long_jobs(pika_emulator: EmulatorClient) -> None:
+    """Let jobs run for ten minutes, so that the list shows them for the whole of a test."""
+    pika_emulator.configure(seconds=600)
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> Variables:
+    """Airflow Variables in memory: below Airflow 3.3 they are what a task remembers by."""
+    variables = Variables()
+    monkeypatch.setattr("airflow_provider_pika.compat._ask_supervisor", variables.ask)
+    return variables
+
+
+@pytest.fixture
+def clock(pika_emulator: EmulatorClient, variables: Variables, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Time that a wait puts ahead instead of passing it."""
     clock = Clock(pika_emulator)
     clock.install(monkeypatch)

@@ -139,7 +139,7 @@ def test_many_waits_for_the_queue_use_no_try_and_grow_but_stay_bounded(
 @pytest.mark.parametrize(
     ("said", "least", "most"), [(3.5, 14.9, 31), (47, 46.9, 63), (400, 399.9, 416)], ids=["short", "47", "400"]
 )
-def test_a_discord_429_is_waited_out_and_never_under_15_s(  # noqa: PLR0917 - one per column
+def test_a_discord_429_is_waited_out_and_never_under_15_s(
     pika_emulator: EmulatorClient, life: Lives, clock: Clock, said: float, least: float, most: float
 ) -> None:
     pika_emulator.fault("submit", "discord_429", retry_after=said)
@@ -236,7 +236,7 @@ REFUSALS: list[tuple[str, dict[str, Any], type[PikaError], str]] = [
 
 @STORES
 @pytest.mark.parametrize(("kind", "params", "error", "words"), REFUSALS, ids=[row[0] for row in REFUSALS])
-def test_what_no_retry_can_mend_fails_at_once_with_the_pika_error_as_its_cause(  # noqa: PLR0917 - one per column
+def test_what_no_retry_can_mend_fails_at_once_with_the_pika_error_as_its_cause(
     pika_emulator: EmulatorClient,
     life: Lives,
     kind: str,

@@ -337,7 +337,7 @@ def kill_trigger(life: Callable[..., Life], jobid: str, flag: bool) -> None:
         (RuntimeError("no supervisor"), True, False),
     ],
 )
-def test_only_a_task_marked_as_failed_cancels_and_only_with_the_flag(  # noqa: PLR0917 - one per column
+def test_only_a_task_marked_as_failed_cancels_and_only_with_the_flag(
     pika_emulator: EmulatorClient,
     life: Callable[..., Life],
     monkeypatch: pytest.MonkeyPatch,
