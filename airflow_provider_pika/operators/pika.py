@@ -11,29 +11,27 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pendulum
 from airflow.sdk import BaseOperator
 
-from airflow_provider_pika.api.pacing import (
-    LOOK_GAP,
-    RESCHEDULE_GAP,
+from airflow_provider_pika.api.polling import (
+    MIN_POLL_INTERVAL,
+    MIN_RESCHEDULE,
     duration,
     interval_at_least,
     seconds_of,
-    submit_wait,
 )
+from airflow_provider_pika.api.queue import submit_wait
 from airflow_provider_pika.compat import AirflowRescheduleException, AirflowSensorTimeout, conf, task_state_store
 from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES
+from airflow_provider_pika.kill import cancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.operators.submission import Submission
 from airflow_provider_pika.waiting import (
     BACKSTOP,
     JobWait,
-    ask_on_kill,
-    cancel_if_failed,
     completed,
     ended_job,
     task_error,
-    task_state,
     timed_out,
 )
 
@@ -134,7 +132,7 @@ class EncryptTextOperator(BaseOperator):
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        floor = LOOK_GAP if deferrable else RESCHEDULE_GAP
+        floor = MIN_POLL_INTERVAL if deferrable else MIN_RESCHEDULE
         self.poll_interval, self._raised_interval = interval_at_least(seconds_of(poll_interval), floor)
         self.timeout = seconds_of(timeout)
         self.cancel_on_kill = cancel_on_kill
@@ -206,9 +204,7 @@ class EncryptTextOperator(BaseOperator):
         if self._submission:
             self._submission.killed = True
         if self.cancel_on_kill and self._waited_for:
-            state = ask_on_kill(lambda: task_state(self._ti), self.log)
-            # A hook of its own: the signal may have struck in the middle of a request.
-            cancel_if_failed(state, PikaHook(self.pika_conn_id), self._waited_for, self.log)
+            cancel_if_failed(self._ti, self.pika_conn_id, self._waited_for, self.log)
 
     def _inputs(self) -> dict[str, Any]:
         names = ("message", "prompt", "font", "image", "channel", "max_jobs", "reply_url", "reply_ref")
@@ -226,7 +222,7 @@ class EncryptTextOperator(BaseOperator):
         deadline = queued_since + self.queue_timeout
         wait = submit_wait(
             error,
-            turned_away=context.get("task_reschedule_count") or 0,
+            rejections=context.get("task_reschedule_count") or 0,
             left=deadline - now,
             spread=random.random(),
         )
@@ -235,24 +231,24 @@ class EncryptTextOperator(BaseOperator):
         if not self.deferrable:
             self.log.info("%s Submitting again in %d s.", error, wait)
             raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=wait)) from error
-        from airflow_provider_pika.triggers.pika import PikaSlotTrigger
+        from airflow_provider_pika.triggers.pika import PikaQueueTrigger
 
         limited = isinstance(error, PikaRateLimitedError)
         self.log.info("%s Waiting in line in the triggerer.", error)
         self.defer(
-            trigger=PikaSlotTrigger(
+            trigger=PikaQueueTrigger(
                 pika_conn_id=self.pika_conn_id,
-                lane=self.channel or hook.settings.channel or "",
+                channel=self.channel or hook.settings.channel or "",
                 executing_jobs=getattr(error, "executing_jobs", []),
-                turned_away_at=now,
-                hold_until=now + wait if limited else now,
+                rejected_at=now,
+                not_before=now + wait if limited else now,
                 queued_since=queued_since,
                 deadline=deadline,
-                turn=turn,
+                releases=turn,
             ),
             method_name="submit_again",
             kwargs={"queued_since": queued_since, "turn": turn + 1, "refusal": error.to_event()},
-            timeout=timedelta(seconds=max(LOOK_GAP, deadline - now)) + BACKSTOP,
+            timeout=timedelta(seconds=max(MIN_POLL_INTERVAL, deadline - now)) + BACKSTOP,
         )
 
     def _queue_timeout(self, error: PikaError) -> AirflowSensorTimeout:
@@ -275,22 +271,22 @@ class EncryptTextOperator(BaseOperator):
             log=self.log,
         )
         while True:
-            verdict = wait.look(found)
+            outcome = wait.poll(found)
             found = None
-            if verdict.job:
-                return self._hand_on(hook, verdict.job)
-            if verdict.error:
-                raise task_error(verdict.error)
-            if verdict.timed_out:
-                message = wait.watch.timeout_message()
+            if outcome.job:
+                return self._hand_on(hook, outcome.job)
+            if outcome.error:
+                raise task_error(outcome.error)
+            if outcome.timed_out:
+                message = wait.state.timeout_message()
                 raise timed_out(message, hook=hook, jobid=jobid, cancel=self.cancel_on_timeout, log=self.log)
-            self._pause(context, wait, verdict.after)
+            self._pause(context, wait, outcome.after)
 
     def _pause(self, context: Context, wait: JobWait, after: float) -> None:
         if self.deferrable:
             self.defer(**wait.deferral(self, returns="jobid"))
         if task_state_store(context):
-            raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=max(RESCHEDULE_GAP, after)))
+            raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=max(MIN_RESCHEDULE, after)))
         # Below Airflow 3.3 a rescheduled task forgets its jobid and would pay again: so the worker is held.
         time.sleep(after)
 

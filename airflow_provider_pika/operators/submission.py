@@ -20,7 +20,7 @@ from airflow_provider_pika.api.adoption import (
 )
 from airflow_provider_pika.api.errors import MAY_EXIST
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.api.pacing import RESCHEDULE_GAP, when
+from airflow_provider_pika.api.polling import MIN_RESCHEDULE, when
 from airflow_provider_pika.compat import conf, count_submit, task_state_store
 from airflow_provider_pika.exceptions import (
     PikaError,
@@ -209,7 +209,7 @@ class Submission:
             try:
                 return look()
             except (PikaUnavailableError, PikaRateLimitedError) as error:
-                pause = max(RESCHEDULE_GAP, error.retry_after or 0.0)
+                pause = max(MIN_RESCHEDULE, error.retry_after or 0.0)
                 if last or pause > LONGEST_PAUSE:
                     raise PikaUnavailableError(
                         f"Nothing was submitted: whether an earlier attempt has a job is not known. {error}",
