@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -266,3 +267,101 @@ def test_nobody_asks_while_all_are_held_by_discord(pika_emulator: EmulatorClient
     waiter = in_queue(clock, clock.time(), [], not_before=clock.time() + 600)
     assert run_leaping(outcomes([waiter]), clock) == ["released"]
     assert lists(clock) <= 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_end_is_noticed_within_the_interval_by_waiters_that_joined_at_different_moments(
+    pika_emulator: EmulatorClient, clock: Clock, seed: int
+) -> None:
+    """Within two seconds more, and no job is read twice within 10 s."""
+    dice = random.Random(seed)
+    pika_emulator.configure(max_jobs=10)
+    lengths = [dice.uniform(30, 90) for _ in range(8)]
+    start = clock.time()
+    jobids = [job_of(pika_emulator, length) for length in lengths]
+    late: list[float] = []
+
+    async def wait(jobid: str, length: float, joins: float) -> None:
+        await asyncio.sleep(joins)
+        await events_of(watcher(jobid, clock, poll_interval=10.0))
+        late.append(clock.time() - start - max(length, joins))
+
+    async def all_wait() -> None:
+        await asyncio.gather(*(wait(jobid, lengths[n], dice.uniform(0, 40)) for n, jobid in enumerate(jobids)))
+
+    run_leaping(all_wait(), clock)
+    assert max(late) <= 12
+    assert clock.smallest_gap() >= 9.99
+    assert lists(clock) <= clock.ahead / 10 + 1
+
+
+def test_a_waiter_that_joins_between_two_polls_needs_no_second_list(
+    pika_emulator: EmulatorClient, clock: Clock
+) -> None:
+    """The list shows its job gone before it may be read: it is read as soon as it may."""
+    long, short = job_of(pika_emulator, 300), job_of(pika_emulator, 20)
+    start = clock.time()
+    noticed: list[float] = []
+
+    async def joins(jobid: str, after: float, interval: float) -> None:
+        await asyncio.sleep(after)
+        await events_of(watcher(jobid, clock, poll_interval=interval))
+        noticed.append(clock.time() - start)
+
+    async def both() -> None:
+        await asyncio.gather(joins(long, 0, 30.0), joins(short, 25, 30.0))
+
+    run_leaping(both(), clock)
+    assert 35 <= noticed[0] <= 36.5
+
+
+def test_a_deadline_is_met_to_the_second_between_two_polls(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    """The last read needs no list, so it waits for none."""
+    jobids = [job_of(pika_emulator, 10_000) for _ in range(2)]
+    start = clock.time()
+    ended: list[float] = []
+
+    async def wait(jobid: str, seconds: float) -> None:
+        (event,) = await events_of(watcher(jobid, clock, deadline=start + seconds))
+        ended.append(clock.time() - start)
+        assert event["outcome"] == "timeout"
+
+    async def both() -> None:
+        await asyncio.gather(wait(jobids[0], 90.0), wait(jobids[1], 94.0))
+
+    run_leaping(both(), clock)
+    assert ended == pytest.approx([90, 94], abs=1.5)
+
+
+def test_two_waiters_of_one_job_share_its_reads_whenever_they_joined(
+    pika_emulator: EmulatorClient, clock: Clock
+) -> None:
+    pika_emulator.fault("list", "route_missing", times=10_000)
+    jobid = job_of(pika_emulator, 200)
+
+    async def joins(after: float) -> None:
+        await asyncio.sleep(after)
+        await events_of(watcher(jobid, clock, poll_interval=10.0))
+
+    async def all_wait() -> None:
+        await asyncio.gather(*(joins(after) for after in (0, 4, 13, 41)))
+
+    run_leaping(all_wait(), clock)
+    assert clock.smallest_gap() >= 9.99
+
+
+def test_a_pause_before_the_queue_is_kept_while_slots_are_free(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    """``Retry-After: 120`` on a queue-full 429: the list shows room at once, and nobody is released before."""
+    start = clock.time()
+    waiter = in_queue(clock, start, ["job:ended"], not_before=start + 120)
+    assert run_leaping(outcomes([waiter]), clock) == ["released"]
+    assert 120 <= clock.time() - start <= 135
+
+
+def test_a_queues_deadline_passes_while_a_429_asks_for_a_longer_pause(
+    pika_emulator: EmulatorClient, clock: Clock
+) -> None:
+    start = clock.time()
+    waiter = in_queue(clock, start, ["job:ended"], not_before=start + 3600, deadline=start + 300)
+    assert run_leaping(outcomes([waiter]), clock) == ["timeout"]
+    assert 300 <= clock.time() - start <= 301

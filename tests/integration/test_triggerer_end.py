@@ -41,6 +41,7 @@ class AfterWork(PikaJobSensor):
         ({"on_success_callback": print}, "on_success_callback"),
         ({"outlets": [Asset("file:///films")]}, "outlets"),
         ({"post_execute": print}, "post_execute"),
+        ({"multiple_outputs": True}, "multiple_outputs"),
         ({"kind": AfterWork}, "post_execute"),
         ({"expanded": True}, "expanded"),
     ],
