@@ -109,7 +109,8 @@ def why_a_worker_must_end(task: Any) -> str | None:
     Return what a task would lose if it ended in the triggerer, None if nothing.
 
     Seen on Airflow 3.3: a task that ends there runs no success callback, listener or ``post_execute``, records no
-    asset event, does not tell a downstream ``expand()`` how long its result is, and serializes on the event loop.
+    asset event, pushes no XCom for each key of its result (``multiple_outputs``), does not tell a downstream
+    ``expand()`` how long its result is, and serializes on the event loop.
     """
     from airflow.sdk.bases.xcom import BaseXCom
     from airflow.sdk.execution_time.xcom import XCom
@@ -127,6 +128,7 @@ def why_a_worker_must_end(task: Any) -> str | None:
         "it has a post_execute": bool(task._post_execute_hook)  # noqa: SLF001 - an argument of every operator, kept only there
         or type(task).post_execute is not BaseOperator.post_execute,
         "a listener waits for its success": bool(hook.on_task_instance_success.get_hookimpls()),
+        "multiple_outputs is set": task.multiple_outputs,
         "a downstream task is expanded over its result": next(task.iter_mapped_dependants(), None) is not None,
         "a custom XCom backend is in use": XCom is not BaseXCom,
     }

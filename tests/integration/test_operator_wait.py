@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_pika.api.pacing import FAULT_LIMIT
+from airflow_provider_pika.api.polling import TRANSIENT_LIMIT
 from airflow_provider_pika.compat import AirflowFailException, AirflowRescheduleException, AirflowSensorTimeout
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaJobFailedError, PikaUnavailableError
@@ -157,11 +157,11 @@ def test_time_spent_in_the_queue_is_not_time_spent_waiting_for_the_job(
     assert len(pika_emulator.jobs()) == 1
 
 
-def test_a_run_of_faults_may_be_retried_and_the_retry_goes_on_with_the_job(
+def test_a_run_of_transient_errors_may_be_retried_and_the_retry_goes_on_with_the_job(
     pika_emulator: EmulatorClient, film: Tasks, way: str
 ) -> None:
     pika_emulator.configure(seconds=8_000)
-    everywhere(pika_emulator, "server_error", status=503, times=FAULT_LIMIT)
+    everywhere(pika_emulator, "server_error", status=503, times=TRANSIENT_LIMIT)
     task = film(timeout=50_000, poll_interval=100)
 
     ending = task.run()
@@ -170,8 +170,8 @@ def test_a_run_of_faults_may_be_retried_and_the_retry_goes_on_with_the_job(
     assert ending.xcoms == {"jobid": jobid}
 
     while task.retry().state != "success":
-        # What is left of the faults strikes a storeless try's look for its job.
-        assert task.ti.try_number < FAULT_LIMIT + 5
+        # What is left of the errors strikes a storeless try's look for its job.
+        assert task.ti.try_number < TRANSIENT_LIMIT + 5
     assert task.ti.xcoms["return_value"] == jobid
     assert asked(pika_emulator) == 1
 
@@ -187,7 +187,7 @@ def test_a_lost_answer_is_adopted_and_then_waited_for(pika_emulator: EmulatorCli
 
 
 def test_a_job_that_has_ended_with_its_submit_needs_no_wait(pika_emulator: EmulatorClient, film: Tasks) -> None:
-    """At once: the submit says started, the first look says completed."""
+    """At once: the submit says started, the first poll says completed."""
     ending = film().run()
 
     assert ending.xcoms["job"]["status"] == "completed"
@@ -299,13 +299,13 @@ def test_a_deferrable_task_waits_in_the_triggerer_for_a_slot(
 
     assert ending.state == "success"
     assert [job["jobid"] for job in pika_emulator.jobs()] == [first, ending.value]
-    assert asked(pika_emulator) == 3  # the first, one turned away, and one that finds room
+    assert asked(pika_emulator) == 3  # the first, one rejected, and one that finds room
     assert (ending.legs, clock.reschedules) == (2, [])
     assert ending.xcoms == {"jobid": ending.value, "return_value": ending.value}
     assert pika_emulator.token not in json.dumps([ending.triggers, ending.events])
 
 
-def test_past_queue_timeout_the_line_ends_with_the_last_answer(
+def test_past_queue_timeout_the_queue_ends_with_the_last_answer(
     pika_emulator: EmulatorClient, queued: Tasks, clock: Clock
 ) -> None:
     pika_emulator.configure(seconds=100_000, max_jobs=1)

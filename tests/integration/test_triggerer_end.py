@@ -41,6 +41,7 @@ class AfterWork(PikaJobSensor):
         ({"on_success_callback": print}, "on_success_callback"),
         ({"outlets": [Asset("file:///films")]}, "outlets"),
         ({"post_execute": print}, "post_execute"),
+        ({"multiple_outputs": True}, "multiple_outputs"),
         ({"kind": AfterWork}, "post_execute"),
         ({"expanded": True}, "expanded"),
     ],
@@ -168,5 +169,5 @@ def test_results_that_cannot_be_written_from_the_triggerer_are_left_to_a_worker(
     async def refused(self: PikaJobTrigger, job: Job) -> None:
         raise RuntimeError("the api-server is away")
 
-    monkeypatch.setattr(PikaJobTrigger, "_hand_on", refused)
+    monkeypatch.setattr(PikaJobTrigger, "_push_results", refused)
     assert run_trigger(trigger, clock)["outcome"] == "ended"
