@@ -8,11 +8,12 @@ import av
 import pytest
 from PIL import Image, ImageStat
 
-from airflow_provider_pika.emulator.film import HEIGHT, WIDTH, film_size, make_film, make_still
+from airflow_provider_pika.emulator.film import film_size, make_film, make_still
+from airflow_provider_pika.emulator.scenes import HEIGHT, WIDTH, Waves
 
 
 def test_it_is_an_h264_film_that_a_browser_can_start_early() -> None:
-    film = make_film("HELLO THERE", "waves of gold")
+    film = make_film(Waves("waves of gold", "HELLO THERE"))
     with av.open(io.BytesIO(film), "r") as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
@@ -23,20 +24,20 @@ def test_it_is_an_h264_film_that_a_browser_can_start_early() -> None:
 
 def test_the_same_input_gives_the_same_film_and_another_prompt_another_one() -> None:
     make_film.cache_clear()
-    first = make_film("A", "x", 0.2)
+    first = make_film(Waves("x", "A"), 0.2)
     make_film.cache_clear()
-    assert make_film("A", "x", 0.2) == first
-    assert make_film("A", "y", 0.2) != first
+    assert make_film(Waves("x", "A"), 0.2) == first
+    assert make_film(Waves("y", "A"), 0.2) != first
 
 
 @pytest.mark.parametrize("message", ["HI", "Größe 🎬", "W" * 20, "👩‍🚀👩‍🚀", "世界", "  ", "a\nb", "\ud83c"])
 def test_every_message_gives_a_film_of_the_size_told_beforehand(message: str) -> None:
-    film = make_film(message, "-camera zoom in", 0.2)
-    assert len(film) == film_size(message, "-camera zoom in", 0.2)
+    film = make_film(Waves("-camera zoom in", message), 0.2)
+    assert len(film) == film_size(Waves("-camera zoom in", message), 0.2)
 
 
 def test_the_still_shows_something_bright_and_something_dark() -> None:
-    still = Image.open(io.BytesIO(make_still(make_film("HELLO", "night", 0.5))))
+    still = Image.open(io.BytesIO(make_still(make_film(Waves("night", "HELLO"), 0.5))))
     assert (still.format, still.size) == ("PNG", (WIDTH, HEIGHT))
     darkest, brightest = ImageStat.Stat(still.convert("L")).extrema[0]
     assert brightest - darkest > 150
@@ -44,4 +45,4 @@ def test_the_still_shows_something_bright_and_something_dark() -> None:
 
 def test_no_film_outgrows_its_size() -> None:
     for seed in range(3):
-        make_film("WAVES AND WAVES", f"storm {seed} " * 20)
+        make_film(Waves(f"storm {seed} " * 20, "WAVES AND WAVES"))
