@@ -198,24 +198,9 @@ class TestJobs:
         assert "<img" not in answer.text
 
 
-class TestAccounts:
-    def test_the_accounts_are_told_by_channel_with_discord_masked(
-        self, api: Api, pika_emulator: EmulatorClient
-    ) -> None:
-        pika_emulator.configure(channels={"1": 3})
-        account = {"channel": "1", "discord": "<emu…secured…unt>", "maxJobs": 3}
-        assert api.get("/v1/pika/account").json() == {"1": account}
-        assert api.get("/v1/pika/account/1").json() == account
-        assert_error(api.get("/v1/pika/account/2"), 404, "Unable to locate account 2")
-
-    def test_no_account_at_all_is_a_404_without_a_body(self, api: Api, pika_emulator: EmulatorClient) -> None:
-        pika_emulator.configure(channels={})
-        answer = api.get("/v1/pika/account")
-        assert (answer.status_code, answer.content) == (404, b"")
-
-    def test_the_credential_check_answers_200(self, api: Api, pika_emulator: EmulatorClient) -> None:
-        assert api.get("/v2/account").status_code == 200
-        assert pika_emulator.counters()["checks"] == 1
+def test_the_credential_check_answers_200(api: Api, pika_emulator: EmulatorClient) -> None:
+    assert api.get("/v2/account").status_code == 200
+    assert pika_emulator.counters()["checks"] == 1
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "user:1000-emulator", "Basic dXNlcg=="])
