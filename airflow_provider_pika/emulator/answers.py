@@ -136,7 +136,9 @@ def distorted(fault: Fault, whole: Response) -> Response:
         return HTMLResponse(_HTML_PAGE, fault.params.get("status", 200))
     if fault.kind == "empty":
         return Response(b"", fault.params.get("status", 200))
-    body = json.loads(bytes(whole.body) or b"null")
+    if not whole.body:
+        return whole
+    body = json.loads(bytes(whole.body))
     if fault.kind == "list_instead":
         return JSONResponse({"jobs": body} if isinstance(body, list) else [body], whole.status_code)
     body.pop("jobid", None)

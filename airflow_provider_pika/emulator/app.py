@@ -231,7 +231,7 @@ class PikaApp:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         async def tick() -> None:
             while True:
-                # Jobs end in time, and are reported to their replyUrl, although nobody looks at them.
+                # Jobs end in time, and are reported to their replyUrl, although nobody polls them.
                 self.state.settle()
                 self._callbacks.start_due()
                 await asyncio.sleep(_TICK)

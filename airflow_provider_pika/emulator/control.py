@@ -35,7 +35,7 @@ h2 {{ margin: 1.6rem 0 .3rem }} .id {{ font: 12px monospace; color: #6b7280 }} .
 
 
 class Control:
-    """Scripting, counting and looking; no auth, as the emulator listens on the loopback only."""
+    """Scripting, counting and showing; no auth, as the emulator listens on the loopback only."""
 
     def __init__(self, state: State, faults: FaultScript, journal: Journal, links: Links) -> None:
         self._state = state
@@ -119,7 +119,7 @@ class Control:
             f"{counters.requests} requests",
             f"{counters.submits} submits",
             f"{len(jobs)} jobs made",
-            f"{sum(len(times) for times in counters.polls.values())} looks at jobs",
+            f"{sum(len(times) for times in counters.polls.values())} polls",
             f"smallest gap {_seconds(counters_json(state)['polls']['smallest_gap'])}",
             f"{counters.attachments} downloads",
         ]

@@ -166,12 +166,12 @@ class State:
         return job
 
     def note_poll(self, jobid: str) -> None:
-        """Count a look at a job, whatever it is answered; in real time, which pushed time must not gloss over."""
+        """Count a poll of a job, whatever it is answered; in real time, which pushed time must not gloss over."""
         self.counters.polls.setdefault(jobid, []).append(self._clock())
 
     def read(self, jobid: str) -> Job:
         """
-        Look at a job as the API's ``GET`` does, which may be what moves it on.
+        Read a job as the API's ``GET`` does, which may be what moves it on.
 
         :raises Refusal: if there is none, or it does not show itself yet
         """
@@ -190,7 +190,7 @@ class State:
 
     def find(self, jobid: str) -> Job:
         """
-        Return a job without looking at it in the API's sense.
+        Return a job without reading it in the API's sense.
 
         :raises Refusal: if there is none
         """

@@ -105,6 +105,14 @@ def test_a_scripted_fault_strikes_a_change_before_it_is_made(
     assert api.get("/v1/pika/account/42").status_code == 404
 
 
+def test_an_answer_without_a_body_has_no_shape_to_distort(api: Api, pika_emulator: EmulatorClient) -> None:
+    for kind in ("list_instead", "cut"):
+        pika_emulator.fault("account", kind)
+        answer = post(api, GOOD)
+        assert (answer.status_code, answer.content) == (204, b"")
+    assert api.get("/v1/pika/account/42").status_code == 200
+
+
 def test_a_reset_brings_back_the_accounts_of_the_start(api: Api, pika_emulator: EmulatorClient) -> None:
     post(api, GOOD | {"channel": "1000000000000000001"}, "1000000000000000001")
     pika_emulator.reset()
