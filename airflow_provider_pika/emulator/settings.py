@@ -20,7 +20,7 @@ class Pace:
     """
     How a job comes to its end: so many seconds after the submit, or with its n-th read.
 
-    :param seconds: 0 means at once: the first look already finds the job ended
+    :param seconds: 0 means at once: the first poll already finds the job ended
     :param reads: if given, it counts instead of the seconds
     """
 

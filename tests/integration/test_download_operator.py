@@ -16,6 +16,7 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from airflow_provider_pika.compat import AirflowFailException
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.emulator.film import make_film
+from airflow_provider_pika.emulator.scenes import Waves
 from airflow_provider_pika.exceptions import (
     PikaJobFailedError,
     PikaNotFoundError,
@@ -28,7 +29,7 @@ from airflow_provider_pika.transfers.pika import PikaDownloadOperator
 from tests.support.task_context import Proxy
 from tests.support.task_files import Run, reply, web_server
 
-FILM = make_film("HI", "waves")
+FILM = make_film(Waves("waves", "HI"))
 
 
 @pytest.fixture(autouse=True)
