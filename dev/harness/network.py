@@ -12,6 +12,7 @@ from contextlib import suppress
 from types import TracebackType
 from urllib.parse import urlsplit
 
+import psutil
 from typing_extensions import Self
 
 _STEP = 0.05
@@ -67,6 +68,18 @@ class Network:
             self._listener.listen(0)
             while self._has_room():
                 pass
+
+    def holds(self, pid: int) -> bool:
+        """Tell whether a process hangs in a ``connect()`` to here."""
+        own = {filler.getsockname() for filler in self._fillers}
+        with suppress(psutil.NoSuchProcess):
+            return any(
+                connection.status == psutil.CONN_SYN_SENT
+                and connection.raddr.port == self._port
+                and tuple(connection.laddr) not in own
+                for connection in psutil.Process(pid).net_connections("tcp")
+            )
+        return False
 
     def release(self) -> None:
         """Let connections through again; one that hung is made when the client's kernel asks next: 1, 3, 7, 15 s …."""

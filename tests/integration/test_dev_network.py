@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,10 +51,12 @@ def test_a_held_connect_hangs_and_sends_nothing_until_it_is_released(
     for _ in range(2):
         network.hold()
         before = network.accepted
+        assert not network.holds(os.getpid())
         asking = [in_thread(lambda: check(network, pika_emulator.token)) for _ in range(4)]
         time.sleep(0.5)
         assert network.accepted == before
         assert not any(said for _, said in asking)
+        assert network.holds(os.getpid())
         network.release()
         for thread, said in asking:
             thread.join(12)
