@@ -5,28 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 
 import psutil
-import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from dev.harness.local_airflow import QUICK_TO_NOTICE, LocalAirflow
+from dev.harness.local_airflow import LocalAirflow
 from dev.harness.processes import wait_until
 from tests.support.stories import Story
-from tests.system.conftest import DAGS
-
-
-@pytest.fixture(scope="module")
-def mortal(emulator_process: EmulatorClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
-    """Run an Airflow whose processes these tests kill; each leaves it as it found it."""
-    with LocalAirflow(
-        tmp_path_factory.mktemp("mortal"),
-        dags=DAGS,
-        config=QUICK_TO_NOTICE,
-        connections={"pika_default": emulator_process.connection},
-    ) as running:
-        yield running
 
 
 def test_a_node_killed_with_six_submits_in_flight_pays_for_six(mortal: LocalAirflow, emulator: EmulatorClient) -> None:
