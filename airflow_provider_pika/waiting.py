@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_pika.api.errors import is_final
+from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.pacing import LOOK_GAP, MISS_LIMIT, Verdict, Watch
 from airflow_provider_pika.compat import (
@@ -43,7 +43,7 @@ _KILL_PATIENCE = 2.0
 
 def task_error(error: PikaError) -> Exception:
     """Return what a task raises for an error: what no retry can mend fails it at once, the rest may be retried."""
-    if not is_final(error):
+    if is_retryable(error):
         return error
     failure = AirflowFailException(str(error))
     failure.__cause__ = error

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection
 from weakref import WeakKeyDictionary
 
-from airflow_provider_pika.api.errors import is_final
+from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.lanes import Lane
 from airflow_provider_pika.api.pacing import LOOK_GAP, SLOWEST_LOOK, Verdict, Watch
@@ -249,7 +249,7 @@ class Looks:
             running = frozenset(await self._hook.alist_jobs())
         except PikaError as error:
             # A refusal, or no such route, will not change by the next tick: the jobs tell more.
-            self._list_faults = max(self._list_faults + 1, LIST_FAULTS if is_final(error) else 0)
+            self._list_faults = max(self._list_faults + 1, 0 if is_retryable(error) else LIST_FAULTS)
             backoff = min(SLOWEST_LOOK, LOOK_GAP * 2 ** min(self._list_faults, 5))
             self._list_again = time.time() + max(backoff, self._hush(error))
             if self._list_faults < LIST_FAULTS:
