@@ -11,8 +11,7 @@ from airflow.sdk import BaseHook
 
 from airflow_provider_pika.api import commands, errors
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.compat import AirflowNotFoundException
-from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaRequestError
+from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaUnavailableError
 from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES, PikaSettings
 from airflow_provider_pika.hooks.transport import AsyncTransport, SyncTransport
 from airflow_provider_pika.provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
@@ -56,16 +55,20 @@ class PikaHook(BaseHook):
         """
         The connection, read once.
 
-        :raises PikaRequestError: when it is missing or unusable, naming what to put where
+        :raises PikaUnavailableError: when it is missing or cannot be read just now, naming what to put where
+        :raises PikaRequestError: when it is unusable, naming what to put where
         """
         from airflow.sdk.log import mask_secret
 
         try:
             conn = self.get_connection(self.pika_conn_id)
-        except AirflowNotFoundException as error:
-            raise PikaRequestError(
-                f"The Airflow connection {self.pika_conn_id!r} does not exist: add one of type 'pika' with the API"
-                " token as its password and the root URL as its host. Nothing was sent."
+        # Airflow hands a failing secrets backend over as "not found", and a backend may raise anything: 25 s of that
+        # failed every wait for good, so none of it is final.
+        except Exception as error:
+            raise PikaUnavailableError(
+                f"The Airflow connection {self.pika_conn_id!r} does not exist or could not be read: see that there is"
+                " one of type 'pika' with the API token as its password and the root URL as its host, and that the"
+                " secrets backend answers. Nothing was sent."
             ) from error
         settings = PikaSettings.from_connection(self.pika_conn_id, conn)
         mask_secret(settings.token)
@@ -142,7 +145,8 @@ class PikaHook(BaseHook):
         """
         Check the fields of an :meth:`encrypt_text` and return the call, without sending it.
 
-        :raises PikaRequestError: for bad input, or a connection that is missing or unusable
+        :raises PikaRequestError: for bad input, or an unusable connection
+        :raises PikaUnavailableError: when the connection is missing or cannot be read just now
         """
         return commands.encrypt_text(
             discord=discord or self.settings.discord,
@@ -197,7 +201,12 @@ class PikaHook(BaseHook):
 
     def job_failed(self, job: Job) -> PikaJobFailedError:
         """Return the error for a job that ended badly, naming the URL that tells of it."""
-        return errors.job_failed(job, self.settings.base_url)
+        try:
+            base_url = self.settings.base_url
+        except PikaError:
+            # Only the text needs it: a connection that cannot be read just now must not hide how the job ended.
+            base_url = ""
+        return errors.job_failed(job, base_url)
 
     def _send(self, call: commands.Call, read: Reader[T], image: ImagePart | None = None) -> T:
         return read(call, self.settings.base_url + call.target, self._transport.send(call, image))

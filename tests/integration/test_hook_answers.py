@@ -423,28 +423,3 @@ def test_the_connection_test_says_no_and_why(pika_emulator: Any, fault: str) -> 
     ok, said = PikaHook().test_connection()
     assert not ok
     assert f"GET {pika_emulator.url}/v2/account" in said
-
-
-def test_the_connection_test_of_a_missing_connection_says_no() -> None:
-    ok, said = PikaHook("pika_nowhere").test_connection()
-    assert not ok
-    assert "'pika_nowhere' does not exist" in said
-
-
-@pytest.mark.parametrize("read", BOTH)
-def test_a_missing_connection_is_a_clear_error(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AIRFLOW_CONN_PIKA_DEFAULT", raising=False)
-    error = read("job")
-    assert type(error) is PikaRequestError
-    assert re.search(r"'pika_default' does not exist.*API token.*password.*host", str(error))
-
-
-@pytest.mark.parametrize("read", BOTH)
-@pytest.mark.parametrize(("host", "password"), [("not a host", "token"), ("http://127.0.0.1:1", "")])
-def test_an_unusable_connection_is_a_clear_error(
-    read: Any, host: str, password: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connect(monkeypatch, host, password)
-    error = read("job")
-    assert type(error) is PikaRequestError
-    assert "'pika_default'" in str(error)
