@@ -11,8 +11,8 @@ from airflow.sdk import BaseHook
 
 from airflow_provider_pika.api import commands, errors
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaUnavailableError
-from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES, PikaSettings
+from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaRequestError, PikaUnavailableError
+from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES, PikaSettings, is_token
 from airflow_provider_pika.hooks.transport import AsyncTransport, SyncTransport
 from airflow_provider_pika.provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
 
@@ -148,6 +148,8 @@ class PikaHook(BaseHook):
         :raises PikaRequestError: for bad input, or an unusable connection
         :raises PikaUnavailableError: when the connection is missing or cannot be read just now
         """
+        if discord:
+            _mask_discord(discord)
         return commands.encrypt_text(
             discord=discord or self.settings.discord,
             channel=channel or self.settings.channel,
@@ -257,3 +259,16 @@ class PikaHook(BaseHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return labels, placeholders and hidden fields of the form."""
         return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
+
+
+def _mask_discord(discord: str) -> None:
+    """
+    Mask a Discord token given as an argument in Airflow's logs, as the connection's is.
+
+    :raises PikaRequestError: for what cannot be one, without quoting it
+    """
+    from airflow.sdk.log import mask_secret
+
+    if not is_token(discord):
+        raise PikaRequestError("discord holds characters that no token has: copy it anew. Nothing was sent.")
+    mask_secret(discord)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pika import __version__
 from airflow_provider_pika.api import commands, errors
-from airflow_provider_pika.hooks.settings import CONNECT_TIMEOUT, PikaSettings
+from airflow_provider_pika.hooks.settings import CONNECT_TIMEOUT, PikaSettings, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +66,7 @@ class SyncTransport:
         from airflow_provider_pika.hooks.multipart import MultipartBody
 
         settings = self._settings
+        secrets = secrets_of(settings, call)
         url = settings.base_url + call.target
         body = MultipartBody(call.fields, image) if call.is_submit else None
         response = None
@@ -92,14 +93,14 @@ class SyncTransport:
             raise errors.lost(
                 call,
                 url,
-                settings.redact(str(error)) or type(error).__name__,
+                redact(str(error), secrets) or type(error).__name__,
                 left=body.started if body else connected and isinstance(error, requests.RequestException),
                 cut=response is not None,
             ) from None
         finally:
             if response is not None:
                 response.close()
-        return _answer(settings, response.status_code, response.headers.items(), content)
+        return _answer(secrets, response.status_code, response.headers.items(), content)
 
 
 class AsyncTransport:
@@ -122,12 +123,13 @@ class AsyncTransport:
         # Reading the connection and loading a CA bundle block: never on the triggerer's loop.
         async with self._opening:
             settings = await sync_to_async(self._settings_of)()
+            secrets = secrets_of(settings, call)
             url = settings.base_url + call.target
             if self._client is None:
                 try:
                     self._client = await sync_to_async(_async_client)(settings)
                 except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
-                    text = settings.redact(f"{type(error).__name__}: {error}")
+                    text = redact(f"{type(error).__name__}: {error}", secrets)
                     raise errors.lost(call, url, text, left=False) from None
         client = self._client
         response = None
@@ -139,11 +141,11 @@ class AsyncTransport:
             raise errors.lost(
                 call,
                 url,
-                settings.redact(str(error)) or type(error).__name__,
+                redact(str(error), secrets) or type(error).__name__,
                 left=connected and isinstance(error, httpx.HTTPError),
                 cut=response is not None,
             ) from None
-        return _answer(settings, response.status_code, response.headers.items(), content)
+        return _answer(secrets, response.status_code, response.headers.items(), content)
 
     async def close(self) -> None:
         """Close the client."""
@@ -152,11 +154,17 @@ class AsyncTransport:
             self._client = None
 
 
-def _answer(settings: PikaSettings, status: int, headers: Iterable[tuple[str, str]], content: bytes) -> errors.Answer:
+def secrets_of(settings: PikaSettings, call: commands.Call) -> tuple[str, ...]:
+    """Return what must not be told of a call: the connection's secrets, and a Discord token given with the call."""
+    discord = call.fields.get("discord")
+    return (*settings.secrets, discord) if discord else settings.secrets
+
+
+def _answer(secrets: tuple[str, ...], status: int, headers: Iterable[tuple[str, str]], content: bytes) -> errors.Answer:
     return errors.Answer(
         status,
-        {name.lower(): settings.redact(value) for name, value in headers},
-        settings.redact(content.decode("utf-8", "replace")),
+        {name.lower(): redact(value, secrets) for name, value in headers},
+        redact(content.decode("utf-8", "replace"), secrets),
     )
 
 
