@@ -132,7 +132,29 @@ class PikaHook(BaseHook):
             reply_ref=reply_ref,
         )
         with self.open_image(image) as part:
-            return self._send(call, errors.read_job, part)
+            return self.send(call, part)
+
+    def send(
+        self,
+        call: commands.Call,
+        image: ImagePart | None = None,
+        *,
+        before_body: Callable[[], None] | None = None,
+        after_body: Callable[[], None] | None = None,
+    ) -> Job:
+        """
+        Send a submit, which costs money, and return its job as started.
+
+        Both callbacks run in a thread of the call's own, with the caller's context variables.
+
+        :param call: what :meth:`encrypt_text_call` returned
+        :param image: an image that :meth:`open_image` has opened
+        :param before_body: called once, just before the first byte of the body leaves; what it raises comes out of
+            here as it is, and nothing has been sent
+        :param after_body: called when the last byte has been handed to the socket; must not raise
+        :raises PikaError: as :meth:`encrypt_text` does
+        """
+        return self._send(call, errors.read_job, image, before_body, after_body)
 
     def encrypt_text_call(
         self,
@@ -210,8 +232,16 @@ class PikaHook(BaseHook):
             base_url = ""
         return errors.job_failed(job, base_url)
 
-    def _send(self, call: commands.Call, read: Reader[T], image: ImagePart | None = None) -> T:
-        return read(call, self.settings.base_url + call.target, self._transport.send(call, image))
+    def _send(
+        self,
+        call: commands.Call,
+        read: Reader[T],
+        image: ImagePart | None = None,
+        before_body: Callable[[], None] | None = None,
+        after_body: Callable[[], None] | None = None,
+    ) -> T:
+        answer = self._transport.send(call, image, before_body=before_body, after_body=after_body)
+        return read(call, self.settings.base_url + call.target, answer)
 
     # The triggerer's side: the same calls and the same readers, on httpx.
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 SUBMIT_TIMEOUT = 60.0
+# What comes on top of a submit's timeout before the whole call is given up: the time a body takes on a line of half a
+# megabit, and an answer that drips.
+UPLOAD_BYTES_PER_SECOND = 64 * 2**10
+ANSWER_TIMEOUT = 30.0
 IMAGE_MAX_BYTES = 25 * 2**20
 _SHORTEST_SECRET = 5
 
@@ -72,6 +76,15 @@ class PikaSettings:
     def submit_timeout(self) -> float:
         """Seconds a submit waits for its answer."""
         return max(SUBMIT_TIMEOUT, self.timeout)
+
+    @property
+    def read_limit(self) -> float:
+        """Seconds after which a read is given up, whatever its answer still drips."""
+        return CONNECT_TIMEOUT + self.timeout
+
+    def submit_limit(self, length: int) -> float:
+        """Seconds after which a submit with a body of so many bytes is given up."""
+        return CONNECT_TIMEOUT + self.submit_timeout + length / UPLOAD_BYTES_PER_SECOND + ANSWER_TIMEOUT
 
     @property
     def secrets(self) -> tuple[str, ...]:
