@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pika.api.errors import is_final
+from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, NOT_FOUND_LIMIT, PollOutcome, PollState
 from airflow_provider_pika.compat import (
@@ -43,7 +43,7 @@ _TRIGGER_TIMEOUT = "Trigger timeout"
 
 def task_error(error: PikaError) -> Exception:
     """Return what a task raises for an error: what no retry can mend fails it at once, the rest may be retried."""
-    if not is_final(error):
+    if is_retryable(error):
         return error
     failure = AirflowFailException(str(error))
     failure.__cause__ = error

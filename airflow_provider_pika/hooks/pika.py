@@ -11,9 +11,8 @@ from airflow.sdk import BaseHook
 
 from airflow_provider_pika.api import commands, errors
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.compat import AirflowNotFoundException
-from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaRequestError
-from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES, PikaSettings
+from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaRequestError, PikaUnavailableError
+from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES, PikaSettings, is_token
 from airflow_provider_pika.hooks.transport import AsyncTransport, SyncTransport
 from airflow_provider_pika.provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
 
@@ -56,16 +55,20 @@ class PikaHook(BaseHook):
         """
         The connection, read once.
 
-        :raises PikaRequestError: when it is missing or unusable, naming what to put where
+        :raises PikaUnavailableError: when it is missing or cannot be read just now, naming what to put where
+        :raises PikaRequestError: when it is unusable, naming what to put where
         """
         from airflow.sdk.log import mask_secret
 
         try:
             conn = self.get_connection(self.pika_conn_id)
-        except AirflowNotFoundException as error:
-            raise PikaRequestError(
-                f"The Airflow connection {self.pika_conn_id!r} does not exist: add one of type 'pika' with the API"
-                " token as its password and the root URL as its host. Nothing was sent."
+        # Airflow hands a failing secrets backend over as "not found", and a backend may raise anything: 25 s of that
+        # failed every wait for good, so none of it is final.
+        except Exception as error:
+            raise PikaUnavailableError(
+                f"The Airflow connection {self.pika_conn_id!r} does not exist or could not be read: see that there is"
+                " one of type 'pika' with the API token as its password and the root URL as its host, and that the"
+                " secrets backend answers. Nothing was sent."
             ) from error
         settings = PikaSettings.from_connection(self.pika_conn_id, conn)
         mask_secret(settings.token)
@@ -129,7 +132,29 @@ class PikaHook(BaseHook):
             reply_ref=reply_ref,
         )
         with self.open_image(image) as part:
-            return self._send(call, errors.read_job, part)
+            return self.send(call, part)
+
+    def send(
+        self,
+        call: commands.Call,
+        image: ImagePart | None = None,
+        *,
+        before_body: Callable[[], None] | None = None,
+        after_body: Callable[[], None] | None = None,
+    ) -> Job:
+        """
+        Send a submit, which costs money, and return its job as started.
+
+        Both callbacks run in a thread of the call's own, with the caller's context variables.
+
+        :param call: what :meth:`encrypt_text_call` returned
+        :param image: an image that :meth:`open_image` has opened
+        :param before_body: called once, just before the first byte of the body leaves; what it raises comes out of
+            here as it is, and nothing has been sent
+        :param after_body: called when the last byte has been handed to the socket; must not raise
+        :raises PikaError: as :meth:`encrypt_text` does
+        """
+        return self._send(call, errors.read_job, image, before_body, after_body)
 
     def encrypt_text_call(
         self,
@@ -142,8 +167,11 @@ class PikaHook(BaseHook):
         """
         Check the fields of an :meth:`encrypt_text` and return the call, without sending it.
 
-        :raises PikaRequestError: for bad input, or a connection that is missing or unusable
+        :raises PikaRequestError: for bad input, or an unusable connection
+        :raises PikaUnavailableError: when the connection is missing or cannot be read just now
         """
+        if discord:
+            _mask_discord(discord)
         return commands.encrypt_text(
             discord=discord or self.settings.discord,
             channel=channel or self.settings.channel,
@@ -197,10 +225,23 @@ class PikaHook(BaseHook):
 
     def job_failed(self, job: Job) -> PikaJobFailedError:
         """Return the error for a job that ended badly, naming the URL that tells of it."""
-        return errors.job_failed(job, self.settings.base_url)
+        try:
+            base_url = self.settings.base_url
+        except PikaError:
+            # Only the text needs it: a connection that cannot be read just now must not hide how the job ended.
+            base_url = ""
+        return errors.job_failed(job, base_url)
 
-    def _send(self, call: commands.Call, read: Reader[T], image: ImagePart | None = None) -> T:
-        return read(call, self.settings.base_url + call.target, self._transport.send(call, image))
+    def _send(
+        self,
+        call: commands.Call,
+        read: Reader[T],
+        image: ImagePart | None = None,
+        before_body: Callable[[], None] | None = None,
+        after_body: Callable[[], None] | None = None,
+    ) -> T:
+        answer = self._transport.send(call, image, before_body=before_body, after_body=after_body)
+        return read(call, self.settings.base_url + call.target, answer)
 
     # The triggerer's side: the same calls and the same readers, on httpx.
 
@@ -248,3 +289,16 @@ class PikaHook(BaseHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return labels, placeholders and hidden fields of the form."""
         return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
+
+
+def _mask_discord(discord: str) -> None:
+    """
+    Mask a Discord token given as an argument in Airflow's logs, as the connection's is.
+
+    :raises PikaRequestError: for what cannot be one, without quoting it
+    """
+    from airflow.sdk.log import mask_secret
+
+    if not is_token(discord):
+        raise PikaRequestError("discord holds characters that no token has: copy it anew. Nothing was sent.")
+    mask_secret(discord)

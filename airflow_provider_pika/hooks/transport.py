@@ -1,20 +1,20 @@
 """Sending a call and bringing its answer, on requests and on httpx, both by the same rules.
 
-A call is sent once; only a connection that was never made is tried again, and that only for a read. No redirect is
-followed, because a 307 would send the body, and the Discord token in it, to another host. What comes back is freed of
-the connection's secrets before anybody reads it: a server may echo what it was sent.
+A call is sent once, and has an end whatever hangs; only a connection that was never made is tried again, and that only
+for a read. No redirect is followed, because a 307 would send the body, and the Discord token in it, to another host.
+What comes back is freed of the secrets before anybody reads it: a server may echo what it was sent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pika import __version__
 from airflow_provider_pika.api import commands, errors
-from airflow_provider_pika.hooks.settings import CONNECT_TIMEOUT, PikaSettings
+from airflow_provider_pika.hooks.settings import CONNECT_TIMEOUT, PikaSettings, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,55 +22,104 @@ if TYPE_CHECKING:
     import httpx
     import requests
 
-    from airflow_provider_pika.hooks.multipart import ImagePart
+    from airflow_provider_pika.hooks.multipart import ImagePart, MultipartBody
 
 USER_AGENT = f"airflow-provider-pika/{__version__}"
 
 
 class SyncTransport:
-    """The worker's transport: one ``requests`` session, kept alive."""
+    """One ``requests`` session, kept alive; several threads may send through it at the same time."""
 
     def __init__(self, settings: PikaSettings) -> None:
         self._settings = settings
+        # Those of the connection, and Discord tokens given with a call: any later answer may echo them.
+        self._secrets: tuple[str, ...] = settings.secrets
+        self._lock = threading.Lock()
+        self._session: requests.Session | None = None
 
-    @cached_property
+    @property
     def session(self) -> requests.Session:
         """The authorized session."""
+        with self._lock:
+            if self._session is None:
+                self._session = self._new_session()
+            return self._session
+
+    def _new_session(self) -> requests.Session:
         import requests
-        from requests.adapters import HTTPAdapter
         from urllib3.util import Retry
+
+        from airflow_provider_pika.hooks.exchange import HeldAdapter
 
         session = requests.Session()
         session.headers["User-Agent"] = USER_AGENT
         # On the session rather than as a header: requests lets a .netrc entry replace a mere header.
         session.auth = self._authorize
         reads = Retry(total=None, connect=1, read=0, redirect=0, status=0, other=0, backoff_factor=0.5)
-        session.mount(self._settings.base_url, HTTPAdapter(max_retries=reads))
-        session.mount(f"{self._settings.base_url}{commands.ENCRYPT_TEXT.path}", HTTPAdapter(max_retries=0))
+        session.mount(self._settings.base_url, HeldAdapter(max_retries=reads))
+        for command in commands.COMMANDS.values():
+            session.mount(f"{self._settings.base_url}{command.path}", HeldAdapter(max_retries=0))
         return session
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._settings.token}"
         return request
 
-    def send(self, call: commands.Call, image: ImagePart | None = None) -> errors.Answer:
+    def send(
+        self,
+        call: commands.Call,
+        image: ImagePart | None = None,
+        *,
+        before_body: Callable[[], None] | None = None,
+        after_body: Callable[[], None] | None = None,
+    ) -> errors.Answer:
         """
         Send a call and return its answer, whatever its status.
 
+        :param before_body: called just before the first byte of a submit's body leaves, see :meth:`PikaHook.send`
+        :param after_body: called when the last byte of the body has been handed over
         :raises PikaUnavailableError: when no answer came and no job can have been made
         :raises PikaUnknownOutcomeError: when the answer to a submit was lost
         """
+        from airflow_provider_pika.hooks.exchange import Exchange, TooSlowError
+        from airflow_provider_pika.hooks.multipart import MultipartBody, NotSentError
+
+        discord = call.fields.get("discord")
+        if discord and discord not in self._secrets:
+            self._secrets = (*self._secrets, discord)
+        body = None
+        limit = self._settings.read_limit
+        if call.is_submit:
+            body = MultipartBody(call.fields, image, before_body=before_body, after_body=after_body)
+            limit = self._settings.submit_limit(len(body))
+        session = self.session
+        exchange = Exchange(lambda: self._exchange(session, call, body))
+        try:
+            return exchange.within(limit)
+        except NotSentError as held_back:
+            if held_back.refusal is None:
+                raise
+            raise held_back.refusal from held_back.refusal.__cause__
+        except TooSlowError as error:
+            with self._lock:
+                # Its connections may hang as this one does.
+                self._session = None
+            left = body.stop() if body else exchange.connected
+            raise errors.lost(call, self._settings.base_url + call.target, str(error), left=left) from None
+        finally:
+            # Whatever ended the wait, a signal's handler too: what has not left by now never leaves.
+            if body:
+                body.stop()
+
+    def _exchange(self, session: requests.Session, call: commands.Call, body: MultipartBody | None) -> errors.Answer:
         import requests
         from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-        from airflow_provider_pika.hooks.multipart import MultipartBody
-
         settings = self._settings
         url = settings.base_url + call.target
-        body = MultipartBody(call.fields, image) if call.is_submit else None
         response = None
         try:
-            response = self.session.request(
+            response = session.request(
                 call.method,
                 url,
                 data=body,
@@ -92,14 +141,14 @@ class SyncTransport:
             raise errors.lost(
                 call,
                 url,
-                settings.redact(str(error)) or type(error).__name__,
+                redact(str(error), self._secrets) or type(error).__name__,
                 left=body.started if body else connected and isinstance(error, requests.RequestException),
                 cut=response is not None,
             ) from None
         finally:
             if response is not None:
                 response.close()
-        return _answer(settings, response.status_code, response.headers.items(), content)
+        return _answer(self._secrets, response.status_code, response.headers.items(), content)
 
 
 class AsyncTransport:
@@ -122,12 +171,13 @@ class AsyncTransport:
         # Reading the connection and loading a CA bundle block: never on the triggerer's loop.
         async with self._opening:
             settings = await sync_to_async(self._settings_of)()
+            secrets = settings.secrets
             url = settings.base_url + call.target
             if self._client is None:
                 try:
                     self._client = await sync_to_async(_async_client)(settings)
                 except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
-                    text = settings.redact(f"{type(error).__name__}: {error}")
+                    text = redact(f"{type(error).__name__}: {error}", secrets)
                     raise errors.lost(call, url, text, left=False) from None
         client = self._client
         response = None
@@ -139,11 +189,11 @@ class AsyncTransport:
             raise errors.lost(
                 call,
                 url,
-                settings.redact(str(error)) or type(error).__name__,
+                redact(str(error), secrets) or type(error).__name__,
                 left=connected and isinstance(error, httpx.HTTPError),
                 cut=response is not None,
             ) from None
-        return _answer(settings, response.status_code, response.headers.items(), content)
+        return _answer(secrets, response.status_code, response.headers.items(), content)
 
     async def close(self) -> None:
         """Close the client."""
@@ -152,11 +202,11 @@ class AsyncTransport:
             self._client = None
 
 
-def _answer(settings: PikaSettings, status: int, headers: Iterable[tuple[str, str]], content: bytes) -> errors.Answer:
+def _answer(secrets: tuple[str, ...], status: int, headers: Iterable[tuple[str, str]], content: bytes) -> errors.Answer:
     return errors.Answer(
         status,
-        {name.lower(): settings.redact(value) for name, value in headers},
-        settings.redact(content.decode("utf-8", "replace")),
+        {name.lower(): redact(value, secrets) for name, value in headers},
+        redact(content.decode("utf-8", "replace"), secrets),
     )
 
 

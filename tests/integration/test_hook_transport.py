@@ -157,7 +157,7 @@ def test_a_redirected_read_is_not_sent_on(read: Any, status: int, monkeypatch: p
     with recorder(OK) as target, recorder(http(status, Location=f"{target.url}/v1")) as server:
         connect(monkeypatch, server.url)
         error = read("job")
-        assert type(error) is PikaRequestError
+        assert type(error) is PikaUnavailableError
         assert (len(server.requests), target.connections) == (1, 0)
 
 

@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -153,6 +154,39 @@ class Recorder:
                     connection.sendall(answer)
                     if b"Connection: close" in answer:
                         return
+
+
+@contextlib.contextmanager
+def dripper(head: bytes) -> Iterator[Recorder]:
+    """Run a server that answers with these bytes, and after them one byte every 50 ms for ever."""
+
+    class Dripper(Recorder):
+        def _talk(self, connection: socket.socket) -> None:
+            with contextlib.suppress(OSError), connection:
+                self.requests.append(_read_request(connection))
+                connection.sendall(head)
+                for _ in range(1000):
+                    time.sleep(0.05)
+                    connection.sendall(b" ")
+
+    made = Dripper(lambda _: None)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def exchanges() -> list[threading.Thread]:
+    """Return the calls that are still under way, among them those that were given up."""
+    return [thread for thread in threading.enumerate() if thread.name == "pika-exchange"]
+
+
+def no_exchange_left(seconds: float = 3.0) -> bool:
+    """Wait until no call is under way any more."""
+    end = time.monotonic() + seconds
+    while exchanges() and time.monotonic() < end:
+        time.sleep(0.02)
+    return not exchanges()
 
 
 def _read_request(connection: socket.socket) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_pika.exceptions import PikaRequestError
 from airflow_provider_pika.hooks.image import open_image
-from airflow_provider_pika.hooks.multipart import ImagePart, MultipartBody
+from airflow_provider_pika.hooks.multipart import ImagePart, MultipartBody, NotSentError
 
 
 def parts_of(body: MultipartBody) -> list[EmailMessage]:
@@ -67,6 +67,61 @@ def test_a_body_has_not_started_until_its_first_chunk_is_asked_for() -> None:
     assert not body.started
     next(chunks)
     assert body.started
+
+
+def test_the_last_byte_is_told_when_it_has_been_taken() -> None:
+    told: list[str] = []
+    body = MultipartBody(
+        {"message": "HI"}, None, before_body=lambda: told.append("before"), after_body=lambda: told.append("after")
+    )
+    chunks = iter(body)
+    sent = next(chunks)
+    assert (len(sent), told) == (len(body), ["before"])
+    assert next(chunks, None) is None
+    assert told == ["before", "after"]
+
+
+def test_a_body_that_was_stopped_before_it_began_never_leaves() -> None:
+    asked: list[str] = []
+    body = MultipartBody({"message": "HI"}, None, before_body=lambda: asked.append("before"))
+    assert not body.stop()
+    with pytest.raises(NotSentError):
+        next(iter(body))
+    assert asked == []
+    assert not body.started
+
+
+def test_a_body_that_is_stopped_while_its_caller_is_asked_never_leaves() -> None:
+    """What was reported as certainly not sent must not be sent by a call that was given up."""
+    stopped: list[bool] = []
+    body = MultipartBody({"message": "HI"}, None, before_body=lambda: stopped.append(body.stop()))
+    with pytest.raises(NotSentError):
+        next(iter(body))
+    assert stopped == [False]
+
+
+def test_a_body_that_is_stopped_midway_is_never_completed() -> None:
+    told: list[str] = []
+    image = ImagePart("cat.png", io.BytesIO(bytes(100_000)), "image/png")
+    body = MultipartBody({"message": "HI"}, image, after_body=lambda: told.append("after"))
+    chunks = iter(body)
+    next(chunks)
+    assert body.stop()
+    with pytest.raises(NotSentError):
+        next(chunks)
+    assert told == []
+
+
+@pytest.mark.parametrize("refusal", [PikaRequestError("no"), BrokenPipeError(32, "Broken pipe")], ids=repr)
+def test_a_caller_that_refuses_holds_the_body_back(refusal: Exception) -> None:
+    def refuse() -> None:
+        raise refusal
+
+    body = MultipartBody({"message": "HI"}, None, before_body=refuse)
+    with pytest.raises(NotSentError) as caught:
+        next(iter(body))
+    assert caught.value.refusal is refusal
+    assert not body.started
 
 
 @pytest.mark.parametrize(
