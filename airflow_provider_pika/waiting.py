@@ -223,6 +223,17 @@ def timed_out(message: str, *, hook: PikaHook, jobid: str, cancel: bool, log: Lo
     return AirflowSensorTimeout(f"{message} {left}")
 
 
+def job_error(hook: PikaHook, job: Job, *, retry_failed: bool = False) -> Exception:
+    """
+    Return what a task raises for a job that ended badly.
+
+    :param retry_failed: let a retry follow a job that ended ``failed``; the same input that was ``moderated`` would be
+        again, and ``cancelled`` is somebody's will
+    """
+    error = hook.job_failed(job)
+    return error if retry_failed and job.status == "failed" else task_error(error)
+
+
 def completed(
     job: Job,
     *,
@@ -235,15 +246,13 @@ def completed(
     Push the results of a job that has ended: return its keys, and push its ``video_url`` as an XCom of its own.
 
     :param push: pushes an XCom, None where the task pushes none
-    :param retry_failed: let a retry follow a job that ended ``failed``; the same input that was ``moderated`` would be
-        again, and ``cancelled`` is somebody's will
+    :param retry_failed: as for :func:`job_error`
     :raises AirflowFailException: when the job ended badly
     :raises PikaJobFailedError: when it ended ``failed`` and may be retried
     """
     count_job(job)
     if job.status != "completed":
-        error = hook.job_failed(job)
-        raise error if retry_failed and job.status == "failed" else task_error(error)
+        raise job_error(hook, job, retry_failed=retry_failed)
     if job.video_url is None:
         log.warning("Job %s has completed, but there is no video among its attachments.", job.jobid)
     else:

@@ -23,12 +23,11 @@ with DAG(
     },
     tags=["pika"],
 ):
-    create = CreateOperator(
-        task_id="create", prompt="{{ params.prompt }}", wait_for_completion=True, deferrable=True
-    )
+    create = CreateOperator(task_id="create", prompt="{{ params.prompt }}", wait_for_completion=True, deferrable=True)
 
     @task.branch
     def second_thought(params: dict) -> str:
+        """Return which way to go: here a person's tick, elsewhere an approval or a look at the film."""
         return "once_more" if params["once_more"] else "download"
 
     once_more = ButtonOperator(

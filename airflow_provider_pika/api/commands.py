@@ -36,6 +36,8 @@ MESSAGE_LIMIT = 20
 PROMPT_LIMIT = 1500
 REPLY_LIMIT = 1024
 MAX_JOBS_LIMIT = 10
+# Not the API's, which names none: a larger image is refused before it is sent.
+IMAGE_MAX_BYTES = 25 * 2**20
 
 P = ParamSpec("P")
 

@@ -136,6 +136,12 @@ def read_object(call: Call, url: str, answer: Answer) -> dict[str, Any]:
     return body
 
 
+def read_nothing(call: Call, url: str, answer: Answer) -> None:
+    """Take an answer that has no body, as that of a changed account."""
+    if not 200 <= answer.status < 300:
+        _json(call, url, answer)
+
+
 def lost(call: Call, url: str, reason: object, *, left: bool, cut: bool = False) -> PikaError:
     """
     Word a call that got no answer.

@@ -24,7 +24,6 @@ SUBMIT_TIMEOUT = 60.0
 # megabit, and an answer that drips.
 UPLOAD_BYTES_PER_SECOND = 64 * 2**10
 ANSWER_TIMEOUT = 30.0
-IMAGE_MAX_BYTES = 25 * 2**20
 _SHORTEST_SECRET = 5
 
 

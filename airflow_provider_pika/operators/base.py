@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypedDict
 import pendulum
 from airflow.sdk import BaseOperator
 
+from airflow_provider_pika.api.commands import IMAGE_MAX_BYTES
 from airflow_provider_pika.api.polling import (
     MIN_POLL_INTERVAL,
     MIN_RESCHEDULE,
@@ -21,7 +22,6 @@ from airflow_provider_pika.api.queue import submit_wait
 from airflow_provider_pika.compat import AirflowRescheduleException, AirflowSensorTimeout, conf
 from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError
 from airflow_provider_pika.hooks.pika import PikaHook
-from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES
 from airflow_provider_pika.kill import cancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.operators.submission import Submission
@@ -32,6 +32,7 @@ from airflow_provider_pika.waiting import (
     completed,
     ended_job,
     is_trigger_timeout,
+    job_error,
     task_error,
     timed_out,
 )
@@ -221,8 +222,7 @@ class PikaSubmitOperator(BaseOperator):
         except PikaError as error:
             raise task_error(error) from error
         if job.is_final and job.status != "completed":
-            error = hook.job_failed(job)
-            raise task_error(error, retryable=self.retry_failed and job.status == "failed") from error
+            raise job_error(hook, job, retry_failed=self.retry_failed)
         if self.wait_for_completion:
             return self._wait(context, hook, job.jobid, job)
         forget_on_success(context, self)

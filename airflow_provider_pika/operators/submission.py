@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import Logger
 
     from airflow_provider_pika.api.commands import Call
-    from airflow_provider_pika.hooks.multipart import ImagePart
+    from airflow_provider_pika.files.multipart import ImagePart
     from airflow_provider_pika.hooks.pika import PikaHook
 
 _GATEWAY_TIMEOUT = 504
@@ -206,15 +206,15 @@ class Submission:
         # be read, an image that is slow to fetch while the process is killed.
         reply_ref = str(self._inputs.get("reply_ref") or f"airflow-{uuid.uuid4().hex}")
         call = self._prepare(reply_ref)
-        with self.hook.open_image(self._inputs.get("image")) as image:
-            return self._send(call, image, reply_ref)
+        with self.hook.open_files(call) as files:
+            return self._send(call, files, reply_ref)
 
-    def _send(self, call: Call, image: ImagePart | None, reply_ref: str) -> Job:
+    def _send(self, call: Call, files: Mapping[str, ImagePart], reply_ref: str) -> Job:
         sends = self.memory.sends()
         while True:
             sends += 1
             try:
-                job = self._send_once(call, image, reply_ref, sends)
+                job = self._send_once(call, files, reply_ref, sends)
             except PikaUnknownOutcomeError as error:
                 count_submit("unknown")
                 found = self._after_lost_answer(error, reply_ref, sends)
@@ -233,7 +233,7 @@ class Submission:
                 count_submit("made", queued=time.time() - self.memory.queued_since)
                 return made
 
-    def _send_once(self, call: Call, image: ImagePart | None, reply_ref: str, sends: int) -> Job:
+    def _send_once(self, call: Call, files: Mapping[str, ImagePart], reply_ref: str, sends: int) -> Job:
         trusted = reply_ref != self._inputs.get("reply_ref") or self.memory.names_task(reply_ref)
         for intents in range(_INTENTS_LIMIT):
             self._must_live()
@@ -242,7 +242,7 @@ class Submission:
             self.memory.keep(reply_ref=reply_ref, trusted=trusted, asked_at=time.time(), sends=sends)
             self._intended, self._left = Moment.now(), None
             try:
-                return self.hook.send(call, image, before_body=self._may_leave, after_body=self._has_left)
+                return self.hook.send(call, files, before_body=self._may_leave, after_body=self._has_left)
             except _StaleIntentError as error:
                 self.log.warning("%s", error)
         raise PikaUnavailableError(

@@ -11,14 +11,6 @@ from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_provider_pika.api.fields import checked_jobid
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.api.transfer import (
-    DEFAULT_FILENAME,
-    Existing,
-    file_names,
-    judge_existing,
-    names_job,
-    size_of,
-)
 from airflow_provider_pika.exceptions import (
     PikaError,
     PikaJobFailedError,
@@ -26,7 +18,15 @@ from airflow_provider_pika.exceptions import (
     PikaRequestError,
     PikaUnavailableError,
 )
-from airflow_provider_pika.hooks import storage
+from airflow_provider_pika.files import storage
+from airflow_provider_pika.files.transfer import (
+    DEFAULT_FILENAME,
+    Existing,
+    file_names,
+    judge_existing,
+    names_job,
+    size_of,
+)
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.waiting import task_error
@@ -34,7 +34,7 @@ from airflow_provider_pika.waiting import task_error
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_pika.hooks.download import Download
+    from airflow_provider_pika.files.download import Download
 
 _NOTHING = "Nothing was downloaded."
 
@@ -185,8 +185,8 @@ class PikaDownloadOperator(BaseOperator):
         return found
 
     def _bring(self, job: Job, attachments: list[dict[str, Any]], targets: list[storage.Place]) -> None:
-        from airflow_provider_pika.hooks.download import Download, Source
-        from airflow_provider_pika.hooks.web import plain_session
+        from airflow_provider_pika.files.download import Download, Source
+        from airflow_provider_pika.files.web import plain_session
 
         with plain_session() as session:
             for index, target in enumerate(targets):

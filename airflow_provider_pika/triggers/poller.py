@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_pika.api.errors import is_final
+from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.polling import MAX_BACKOFF, MIN_POLL_INTERVAL, PollOutcome, PollState
 from airflow_provider_pika.exceptions import PikaError, PikaNotFoundError, PikaUnavailableError
@@ -320,7 +320,7 @@ class SharedPoller:
             running = frozenset(await self._in_thread(self._hook.list_jobs))
         except PikaError as error:
             # A refusal, or no such route, will not change by the next tick: the jobs tell more.
-            self._list_failures = max(self._list_failures + 1, LIST_FAILURES if is_final(error) else 0)
+            self._list_failures = max(self._list_failures + 1, 0 if is_retryable(error) else LIST_FAILURES)
             backoff = min(MAX_BACKOFF, MIN_POLL_INTERVAL * 2 ** min(self._list_failures, 5))
             self._list_again = time.time() + max(backoff, self._pause(error))
             log.warning("The list of running jobs could not be read (%d in a row): %s", self._list_failures, error)

@@ -23,7 +23,7 @@ from airflow_provider_pika.exceptions import (
     PikaRequestError,
     PikaUnavailableError,
 )
-from airflow_provider_pika.hooks import web
+from airflow_provider_pika.files import web
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.transfers.pika import PikaDownloadOperator
 from tests.support.task_context import Proxy
@@ -36,7 +36,7 @@ FILM = make_film(Waves("waves", "HI"))
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between a break and going on, not waited for."""
     pauses: list[float] = []
-    monkeypatch.setattr("airflow_provider_pika.hooks.download.time", Proxy(time, sleep=pauses.append))
+    monkeypatch.setattr("airflow_provider_pika.files.download.time", Proxy(time, sleep=pauses.append))
     return pauses
 
 
@@ -432,7 +432,7 @@ def test_a_kill_in_the_middle_leaves_no_half_file(job: dict, tmp_path: Path, mon
         operator.on_kill()
         raise SystemExit(143)
 
-    monkeypatch.setattr("airflow_provider_pika.hooks.download._Progress.tell", kill)
+    monkeypatch.setattr("airflow_provider_pika.files.download._Progress.tell", kill)
     with pytest.raises(SystemExit):
         Run(operator)
 

@@ -17,7 +17,7 @@ import pytest
 
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.exceptions import PikaUnavailableError, PikaUnknownOutcomeError
-from airflow_provider_pika.hooks.multipart import ImagePart
+from airflow_provider_pika.files.multipart import ImagePart
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.hooks.settings import PikaSettings
 from tests.support.hook_tools import (

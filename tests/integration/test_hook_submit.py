@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_pika.exceptions import PikaUnavailableError, PikaUnknownOutcomeError
-from airflow_provider_pika.hooks.multipart import ImagePart
+from airflow_provider_pika.files.multipart import ImagePart
 from airflow_provider_pika.hooks.pika import PikaHook
 from tests.support.hook_tools import JOBID, connect, http, no_exchange_left, no_proxies, recorder
 

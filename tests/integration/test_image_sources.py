@@ -14,7 +14,7 @@ from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.compat import AirflowFailException
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaError, PikaRequestError, PikaUnavailableError
-from airflow_provider_pika.hooks.image import open_image
+from airflow_provider_pika.files.image import open_image
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from tests.support.task_files import reply, web_server

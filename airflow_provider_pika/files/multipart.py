@@ -1,9 +1,9 @@
-"""The body of a submit, streamed: text fields as plain parts, the image as a file part."""
+"""The body of a submit, streamed: text fields as plain parts, images as file parts."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 # Python's own HTTP client reads a file in pieces of this size too.
@@ -54,7 +54,7 @@ class MultipartBody:
     def __init__(
         self,
         fields: dict[str, str],
-        image: ImagePart | None,
+        files: Mapping[str, ImagePart],
         *,
         before_body: Callable[[], None] | None = None,
         after_body: Callable[[], None] | None = None,
@@ -63,8 +63,10 @@ class MultipartBody:
 
         # A mere text is a part without a filename, as the contract wants text fields.
         parts: list[tuple[str, Any]] = list(fields.items())
-        if image is not None:
-            parts.append(("image", tuple(image)))
+        for name, file in files.items():
+            # A submit that is sent once more reads it from the start.
+            file.content.seek(0)
+            parts.append((name, tuple(file)))
         self._encoder = MultipartEncoder(parts)
         self._length = int(self._encoder.len)
         self._before_body = before_body
