@@ -14,7 +14,9 @@ from airflow_provider_pika.exceptions import PikaJobFailedError, PikaRequestErro
 from airflow_provider_pika.hooks.pika import PikaHook
 from tests.support.hook_tools import BOTH, TOKEN, connect, submit
 
-MISSING = r"'pika_default' does not exist or could not be read \(\w+\): .*type 'pika'.*API token.*password.*host.*secrets backend"
+MISSING = (
+    r"'pika_default' does not exist or could not be read \(\w+\): .*type 'pika'.*API token.*password.*host.*backend"
+)
 
 
 class Backend:
