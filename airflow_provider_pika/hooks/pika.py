@@ -13,7 +13,7 @@ from airflow_provider_pika.api import commands, errors
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaRequestError, PikaUnavailableError
 from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES, PikaSettings, is_token
-from airflow_provider_pika.hooks.transport import AsyncTransport, SyncTransport
+from airflow_provider_pika.hooks.transport import Transport
 from airflow_provider_pika.provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class PikaHook(BaseHook):
     Talk to the useapi.net Pika API v1.
 
     The hook sends each call once (a read is repeated only when no connection could be made), follows
-    no redirect, and never sleeps: waiting is the business of sensor, operator and trigger. Methods
-    starting with ``a`` are the same reads as coroutines.
+    no redirect, and never sleeps: waiting is the business of sensor, operator and trigger. Every call has
+    an end, whatever hangs. Several threads may use one hook at the same time, as the triggerer's do.
 
     :param pika_conn_id: the Airflow connection of type ``pika``
     :param image_max_bytes: refuse a larger image before anything is sent
@@ -48,7 +48,6 @@ class PikaHook(BaseHook):
         super().__init__(**kwargs)
         self.pika_conn_id = pika_conn_id
         self.image_max_bytes = image_max_bytes
-        self._async_transport = AsyncTransport(lambda: self.settings)
 
     @cached_property
     def settings(self) -> PikaSettings:
@@ -78,8 +77,8 @@ class PikaHook(BaseHook):
         return settings
 
     @cached_property
-    def _transport(self) -> SyncTransport:
-        return SyncTransport(self.settings)
+    def _transport(self) -> Transport:
+        return Transport(self.settings)
 
     def get_conn(self) -> requests.Session:
         """Return the session all calls of this hook share, authorized and kept alive."""
@@ -242,32 +241,6 @@ class PikaHook(BaseHook):
         after_body: Callable[[], None] | None = None,
     ) -> T:
         answer = self._transport.send(call, image, before_body=before_body, after_body=after_body)
-        return read(call, self.settings.base_url + call.target, answer)
-
-    # The triggerer's side: the same calls and the same readers, on httpx.
-
-    async def aget_job(self, jobid: str) -> Job:
-        """Read one job, as :meth:`get_job` does."""
-        return await self._asend(commands.get_job(jobid), errors.read_job)
-
-    async def alist_jobs(self) -> list[str]:
-        """Return the running jobids, as :meth:`list_jobs` does."""
-        return await self._asend(commands.list_jobs(), errors.read_jobids)
-
-    async def acancel_job(self, jobid: str) -> Job:
-        """Cancel a job, as :meth:`cancel_job` does."""
-        return await self._asend(commands.cancel_job(jobid), errors.read_job)
-
-    async def alist_accounts(self) -> dict[str, Any]:
-        """Return the configured accounts, as :meth:`list_accounts` does."""
-        return await self._asend(commands.list_accounts(), errors.read_accounts)
-
-    async def aclose(self) -> None:
-        """Close the coroutines' client."""
-        await self._async_transport.close()
-
-    async def _asend(self, call: commands.Call, read: Reader[T]) -> T:
-        answer = await self._async_transport.send(call)
         return read(call, self.settings.base_url + call.target, answer)
 
     # The connection form of Airflow 3.1, derived from the one that later versions take from provider_info.

@@ -1,4 +1,4 @@
-"""Sending a call and bringing its answer, on requests and on httpx, both by the same rules.
+"""Sending a call and bringing its answer.
 
 A call is sent once, and has an end whatever hangs; only a connection that was never made is tried again, and that only
 for a read. No redirect is followed, because a 307 would send the body, and the Discord token in it, to another host.
@@ -7,10 +7,9 @@ What comes back is freed of the secrets before anybody reads it: a server may ec
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_pika import __version__
 from airflow_provider_pika.api import commands, errors
@@ -19,7 +18,6 @@ from airflow_provider_pika.hooks.settings import CONNECT_TIMEOUT, PikaSettings, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
     import requests
 
     from airflow_provider_pika.hooks.multipart import ImagePart, MultipartBody
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 USER_AGENT = f"airflow-provider-pika/{__version__}"
 
 
-class SyncTransport:
+class Transport:
     """One ``requests`` session, kept alive; several threads may send through it at the same time."""
 
     def __init__(self, settings: PikaSettings) -> None:
@@ -151,96 +149,9 @@ class SyncTransport:
         return _answer(self._secrets, response.status_code, response.headers.items(), content)
 
 
-class AsyncTransport:
-    """The triggerer's transport: one ``httpx`` client, made off the event loop."""
-
-    def __init__(self, settings: Callable[[], PikaSettings]) -> None:
-        self._settings_of = settings
-        self._client: httpx.AsyncClient | None = None
-        self._opening = asyncio.Lock()
-
-    async def send(self, call: commands.Call) -> errors.Answer:
-        """
-        Send a read and return its answer, whatever its status.
-
-        :raises PikaUnavailableError: when no answer came
-        """
-        import httpx
-        from asgiref.sync import sync_to_async
-
-        # Reading the connection and loading a CA bundle block: never on the triggerer's loop.
-        async with self._opening:
-            settings = await sync_to_async(self._settings_of)()
-            secrets = settings.secrets
-            url = settings.base_url + call.target
-            if self._client is None:
-                try:
-                    self._client = await sync_to_async(_async_client)(settings)
-                except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
-                    text = redact(f"{type(error).__name__}: {error}", secrets)
-                    raise errors.lost(call, url, text, left=False) from None
-        client = self._client
-        response = None
-        try:
-            async with client.stream(call.method, url) as response:
-                content = await response.aread()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            connected = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
-            raise errors.lost(
-                call,
-                url,
-                redact(str(error), secrets) or type(error).__name__,
-                left=connected and isinstance(error, httpx.HTTPError),
-                cut=response is not None,
-            ) from None
-        return _answer(secrets, response.status_code, response.headers.items(), content)
-
-    async def close(self) -> None:
-        """Close the client."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
-
-
 def _answer(secrets: tuple[str, ...], status: int, headers: Iterable[tuple[str, str]], content: bytes) -> errors.Answer:
     return errors.Answer(
         status,
         {name.lower(): redact(value, secrets) for name, value in headers},
         redact(content.decode("utf-8", "replace"), secrets),
     )
-
-
-def _async_client(settings: PikaSettings) -> httpx.AsyncClient:
-    import httpx
-    import requests
-
-    # What requests would take from the environment, so that both transports go the same way.
-    url = settings.base_url
-    env = requests.Session().merge_environment_settings(url, {}, None, None, None)
-    proxy = requests.utils.select_proxy(url, env["proxies"])
-    if proxy:
-        proxy = requests.utils.prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
-    return httpx.AsyncClient(
-        headers={"User-Agent": USER_AGENT, "Authorization": f"Bearer {settings.token}"},
-        timeout=httpx.Timeout(settings.timeout, connect=CONNECT_TIMEOUT),
-        transport=httpx.AsyncHTTPTransport(
-            retries=1, verify=_verify(env["verify"]) if url.startswith("https") else True, proxy=proxy
-        ),
-        follow_redirects=False,
-        trust_env=False,
-    )
-
-
-def _verify(bundle: Any) -> Any:
-    """Return the TLS context for a CA bundle, a file or a folder as requests takes both."""
-    if not isinstance(bundle, str):
-        return True
-    import os
-    import ssl
-
-    try:
-        if os.path.isdir(bundle):  # noqa: PTH112 - the text is handed on as it is
-            return ssl.create_default_context(capath=bundle)
-        return ssl.create_default_context(cafile=bundle)
-    except OSError as error:
-        raise OSError(f"the CA bundle {bundle!r} cannot be read: {error}") from None

@@ -21,6 +21,7 @@ from airflow_provider_pika.hooks.multipart import ImagePart
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.hooks.settings import PikaSettings
 from tests.support.hook_tools import (
+    ASKS,
     JOBID,
     READS,
     connect,
@@ -29,9 +30,9 @@ from tests.support.hook_tools import (
     http,
     no_exchange_left,
     no_proxies,
+    read,
     recorder,
     submit,
-    sync_read,
 )
 
 OK = http(200, {"jobid": JOBID, "status": "progress"})
@@ -105,7 +106,7 @@ def test_a_read_whose_answer_drips_ends_in_time_and_leaves_nothing_behind(
     with dripper(head) as server:
         link(monkeypatch, server.url)
         with timed(2):
-            error = sync_read(on)
+            error = read(on)
         assert type(error) is PikaUnavailableError
         assert "not over within 1 s" in str(error)
         assert "Is the host in the connection right" not in str(error)
@@ -126,7 +127,7 @@ def test_a_submit_whose_answer_drips_is_of_unknown_outcome_in_time(
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("ask", [lambda: sync_read("list"), submit], ids=["read", "submit"])
+@pytest.mark.parametrize("ask", ASKS)
 def test_a_name_that_is_not_looked_up_in_time_is_unavailable(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(OK) as server, hanging_names(monkeypatch) as answered:
         link(monkeypatch, server.url)
@@ -141,7 +142,7 @@ def test_a_name_that_is_not_looked_up_in_time_is_unavailable(ask: Any, monkeypat
     assert server.requests == [], "a call that was given up was sent all the same"
 
 
-@pytest.mark.parametrize("ask", [lambda: sync_read("list"), submit], ids=["read", "submit"])
+@pytest.mark.parametrize("ask", ASKS)
 def test_a_connection_that_is_not_taken_in_time_is_unavailable(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with deaf_server() as url:
         link(monkeypatch, url)
@@ -270,7 +271,7 @@ def test_a_signal_is_handled_at_once_while_a_call_hangs(monkeypatch: pytest.Monk
         handler_of(signal.SIGTERM, lambda *_: handled.append(time.monotonic())),
     ):
         link(monkeypatch, server.url)
-        assert type(sync_read("list")) is PikaUnavailableError
+        assert type(read("list")) is PikaUnavailableError
     assert handled[0] - sent[0] < 0.4
 
 
@@ -320,12 +321,12 @@ import socket, time
 from airflow_provider_pika.api import commands
 from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.hooks import settings
-from airflow_provider_pika.hooks.transport import {transport}
+from airflow_provider_pika.hooks.transport import Transport
 
 settings.CONNECT_TIMEOUT = 0.2
 socket.getaddrinfo = lambda *args, **kwargs: time.sleep(60)
 try:
-    {transport}(settings.PikaSettings("http://pika.invalid", "user:1-token", timeout=0.1)).send(commands.list_jobs())
+    Transport(settings.PikaSettings("http://pika.invalid", "user:1-token", timeout=0.1)).send(commands.list_jobs())
 except PikaUnavailableError:
     print("given up")
 """
@@ -333,7 +334,7 @@ except PikaUnavailableError:
 
 def test_a_call_that_was_given_up_does_not_hold_the_interpreters_end() -> None:
     begun = time.monotonic()
-    code = HANGING.format(transport="SyncTransport")
+    code = HANGING
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)  # noqa: S603
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "given up", "")
     assert time.monotonic() - begun < 30
