@@ -52,9 +52,10 @@ class Exchange(threading.Thread, Generic[T]):
 
         :raises TooSlowError: when it is not over by then; it is given up, as on whatever a signal's handler raises
         """
-        self.start()
         over = False
         try:
+            # A signal's handler may raise in here already, with the thread under way.
+            self.start()
             over = self._over.wait(seconds)
         finally:
             if not over:

@@ -85,10 +85,11 @@ class PikaHook(BaseHook):
         # Airflow hands a failing secrets backend over as "not found", and a backend may raise anything: 25 s of that
         # failed every wait for good, so none of it is final.
         except Exception as error:
+            # Its text stays out of ours: a connection that cannot be parsed may be quoted in it.
             raise PikaUnavailableError(
-                f"The Airflow connection {self.pika_conn_id!r} does not exist or could not be read: see that there is"
-                " one of type 'pika' with the API token as its password and the root URL as its host, and that the"
-                " secrets backend answers. Nothing was sent."
+                f"The Airflow connection {self.pika_conn_id!r} does not exist or could not be read"
+                f" ({type(error).__name__}): see that there is one of type 'pika' with the API token as its password"
+                " and the root URL as its host, and that the secrets backend answers. Nothing was sent."
             ) from error
         settings = PikaSettings.from_connection(self.pika_conn_id, conn)
         mask_secret(settings.token)

@@ -30,7 +30,8 @@ class Transport:
         self._settings = settings
         # Those of the connection, and Discord tokens given with a call: any later answer may echo them.
         self._secrets: tuple[str, ...] = settings.secrets
-        self._lock = threading.Lock()
+        # A handler of SIGTERM cancels the job through this very transport, whatever the main thread is at.
+        self._lock = threading.RLock()
         self._session: requests.Session | None = None
 
     @property

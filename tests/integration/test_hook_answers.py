@@ -1,4 +1,4 @@
-"""Every row of the contract's answer tables, from the emulator over HTTP, through both transports."""
+"""Every row of the contract's answer tables, from the emulator over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_pika.exceptions import (
     PikaUnknownOutcomeError,
 )
 from airflow_provider_pika.hooks.pika import PikaHook
-from tests.support.hook_tools import BOTH, JOBID, READS, async_read, connect, submit, sync_read
+from tests.support.hook_tools import JOBID, READS, connect, read, submit
 
 # name -> fault, its parameters, the error of a read, its status
 READ_FAULTS: dict[str, tuple[str, dict[str, Any], type[PikaError], int | None]] = {
@@ -82,43 +82,29 @@ SUBMIT_FAULTS: dict[str, tuple[str, dict[str, Any], type[PikaError], int | None,
 }
 
 
-def without_reason(message: str) -> str:
-    """Leave out what the transport's library said, which differs."""
-    return re.sub(r"(came|lost|short|answer) \(.*\)", r"\1 (…)", message)
-
-
-def told(error: PikaError) -> dict[str, Any]:
-    return {"kind": type(error), "message": without_reason(str(error)), **vars(error)}
-
-
 def polls(pika_emulator: Any) -> int:
     return int(pika_emulator.counters()["requests"])
 
 
 @pytest.mark.parametrize("on", READS)
 @pytest.mark.parametrize("row", READ_FAULTS)
-def test_both_transports_tell_a_failed_read_alike(pika_emulator: Any, on: str, row: str) -> None:
-    """The same kind, message, status, error, details, jobid and retry_after, each after one request."""
+def test_a_failed_read_is_told_after_one_request(pika_emulator: Any, on: str, row: str) -> None:
     fault, params, kind, status = READ_FAULTS[row]
     about = (submit().jobid,) if on in ("job", "cancel") else ()
     before = polls(pika_emulator)
     pika_emulator.fault(on, fault, times=2, **params)
-    one = sync_read(on, *about)
+    error = read(on, *about)
     assert polls(pika_emulator) == before + 1
-    other = async_read(on, *about)
-    assert polls(pika_emulator) == before + 2
-    assert type(one) is kind
-    assert one.status == status
-    assert told(one) == told(other)
-    assert pika_emulator.url in str(one)
-    assert one.jobid == (about[0] if about else None)
+    assert type(error) is kind
+    assert error.status == status
+    assert pika_emulator.url in str(error)
+    assert error.jobid == (about[0] if about else None)
     if row in RETRY_AFTER:
-        assert one.retry_after == RETRY_AFTER[row]
+        assert error.retry_after == RETRY_AFTER[row]
 
 
-@pytest.mark.parametrize("read", BOTH)
 @pytest.mark.parametrize("on", ["job", "list", "cancel", "account"])
-def test_a_read_that_is_cut_short_is_worded_so(pika_emulator: Any, on: str, read: Any) -> None:
+def test_a_read_that_is_cut_short_is_worded_so(pika_emulator: Any, on: str) -> None:
     if on in ("job", "cancel"):
         jobid = submit().jobid
     pika_emulator.fault(on, "cut")
@@ -128,17 +114,13 @@ def test_a_read_that_is_cut_short_is_worded_so(pika_emulator: Any, on: str, read
     assert "Is the host in the connection right" not in str(error)
 
 
-@pytest.mark.parametrize("read", BOTH)
 @pytest.mark.parametrize("fault", ["drop_before", "drop_after"])
-def test_who_was_connected_and_dropped_is_not_sent_to_check_the_host(pika_emulator: Any, read: Any, fault: str) -> None:
+def test_who_was_connected_and_dropped_is_not_sent_to_check_the_host(pika_emulator: Any, fault: str) -> None:
     pika_emulator.fault("job", fault)
     assert "Is the host in the connection right" not in str(read("job"))
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_slow_read_ends_at_the_connections_timeout(
-    pika_emulator: Any, read: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_read_ends_at_the_connections_timeout(pika_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     connect(monkeypatch, pika_emulator.url, pika_emulator.token, timeout=0.4)
     pika_emulator.fault("list", "slow", seconds=1.2)
     error = read("list")
@@ -148,30 +130,21 @@ def test_a_slow_read_ends_at_the_connections_timeout(
     assert polls(pika_emulator) == 1
 
 
-def test_a_slow_read_is_told_alike_by_both(pika_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    connect(monkeypatch, pika_emulator.url, pika_emulator.token, timeout=0.3)
-    pika_emulator.fault("job", "slow", times=2, seconds=0.8)
-    assert told(sync_read("job")) == told(async_read("job"))
-
-
-@pytest.mark.parametrize("read", BOTH)
-def test_a_read_that_comes_without_a_jobid_is_about_the_job_asked_for(pika_emulator: Any, read: Any) -> None:
+def test_a_read_that_comes_without_a_jobid_is_about_the_job_asked_for(pika_emulator: Any) -> None:
     jobid = submit().jobid
     pika_emulator.fault("job", "no_jobid")
     assert read("job", jobid).jobid == jobid
 
 
-@pytest.mark.parametrize("read", BOTH)
 @pytest.mark.parametrize("on", ["job", "cancel"])
-def test_a_jobid_that_does_not_exist_is_not_found(pika_emulator: Any, read: Any, on: str) -> None:
+def test_a_jobid_that_does_not_exist_is_not_found(pika_emulator: Any, on: str) -> None:
     error = read(on)
     assert type(error) is PikaNotFoundError
     assert (error.status, error.error, error.jobid) == (404, f"Unable to locate job {JOBID}", JOBID)
 
 
-@pytest.mark.parametrize("read", BOTH)
 @pytest.mark.parametrize("on", READS)
-def test_a_wrong_token_is_refused(pika_emulator: Any, read: Any, on: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_token_is_refused(pika_emulator: Any, on: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connect(monkeypatch, pika_emulator.url, "user:1-wrong-token")
     error = read(on)
     assert type(error) is PikaAuthError
@@ -300,8 +273,7 @@ def test_an_argument_goes_before_the_connections_extra(pika_emulator: Any, monke
     assert (raw["channel"], raw["maxJobs"]) == ("66", 3)
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_job_is_followed_from_started_to_its_video(pika_emulator: Any, read: Any) -> None:
+def test_a_job_is_followed_from_started_to_its_video(pika_emulator: Any) -> None:
     pika_emulator.configure(reads=3)
     job = submit()
     assert (job.status, job.video_url, ":" in job.jobid) == ("started", None, True)
@@ -313,17 +285,15 @@ def test_a_job_is_followed_from_started_to_its_video(pika_emulator: Any, read: A
     assert read("list") == []
 
 
-@pytest.mark.parametrize("read", BOTH)
 @pytest.mark.parametrize("status", ["failed", "moderated", "cancelled"])
-def test_a_job_that_ended_badly_is_read_without_an_error(pika_emulator: Any, read: Any, status: str) -> None:
+def test_a_job_that_ended_badly_is_read_without_an_error(pika_emulator: Any, status: str) -> None:
     pika_emulator.fault("submit", "end_as", status=status, reason="the words")
     job = read("job", submit().jobid)
     assert (job.status, job.is_final) == (status, True)
     assert "the words" in job.words
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_an_unknown_state_is_read_as_running(pika_emulator: Any, read: Any) -> None:
+def test_an_unknown_state_is_read_as_running(pika_emulator: Any) -> None:
     pika_emulator.configure(seconds=600)
     jobid = submit().jobid
     pika_emulator.advance(jobid=jobid, status="upscaling")
@@ -331,8 +301,7 @@ def test_an_unknown_state_is_read_as_running(pika_emulator: Any, read: Any) -> N
     assert (job.status, job.is_final, job.is_known) == ("upscaling", False, False)
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_running_job_is_cancelled(pika_emulator: Any, read: Any) -> None:
+def test_a_running_job_is_cancelled(pika_emulator: Any) -> None:
     pika_emulator.configure(seconds=600)
     jobid = submit().jobid
     job = read("cancel", jobid)
@@ -340,29 +309,25 @@ def test_a_running_job_is_cancelled(pika_emulator: Any, read: Any) -> None:
     assert pika_emulator.counters()["cancels"] == {jobid: 1}
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_cancelling_an_ended_job_is_fine_and_tells_its_state(pika_emulator: Any, read: Any) -> None:
+def test_cancelling_an_ended_job_is_fine_and_tells_its_state(pika_emulator: Any) -> None:
     jobid = submit().jobid
     assert read("cancel", jobid).status == "completed"
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_accounts_come_by_channel(pika_emulator: Any, read: Any) -> None:
+def test_accounts_come_by_channel(pika_emulator: Any) -> None:
     pika_emulator.configure(channels={"11": 3, "22": 10})
     accounts = read("account")
     assert {channel: about["maxJobs"] for channel, about in accounts.items()} == {"11": 3, "22": 10}
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_no_account_is_an_empty_dict(pika_emulator: Any, read: Any) -> None:
+def test_no_account_is_an_empty_dict(pika_emulator: Any) -> None:
     pika_emulator.configure(channels={})
     assert read("account") == {}
 
 
-@pytest.mark.parametrize("read", BOTH)
 @pytest.mark.parametrize("jobid", [None, "None", "", ["job:1"]])
 @pytest.mark.parametrize("on", ["job", "cancel"])
-def test_a_jobid_that_is_none_is_refused_without_a_request(pika_emulator: Any, read: Any, on: str, jobid: Any) -> None:
+def test_a_jobid_that_is_none_is_refused_without_a_request(pika_emulator: Any, on: str, jobid: Any) -> None:
     assert type(read(on, jobid)) is PikaRequestError
     assert polls(pika_emulator) == 0
 

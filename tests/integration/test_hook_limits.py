@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from airflow_provider_pika.files.multipart import ImagePart
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.hooks.settings import PikaSettings
 from tests.support.hook_tools import (
+    ASKS,
     JOBID,
     READS,
     connect,
@@ -29,9 +30,9 @@ from tests.support.hook_tools import (
     http,
     no_exchange_left,
     no_proxies,
+    read,
     recorder,
     submit,
-    sync_read,
 )
 
 OK = http(200, {"jobid": JOBID, "status": "progress"})
@@ -63,12 +64,15 @@ def timed(seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Let every look-up of a name hang until the event is set."""
+def hanging_names(
+    monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[threading.Event]:
+    """Let every look-up of a name hang until the event is set, and do something as soon as one does."""
     answered = threading.Event()
     ask = socket.getaddrinfo
 
     def hang(*args: Any, **kwargs: Any) -> Any:
+        meanwhile()
         answered.wait(30)
         return ask(*args, **kwargs)
 
@@ -102,7 +106,7 @@ def test_a_read_whose_answer_drips_ends_in_time_and_leaves_nothing_behind(
     with dripper(head) as server:
         link(monkeypatch, server.url)
         with timed(2):
-            error = sync_read(on)
+            error = read(on)
         assert type(error) is PikaUnavailableError
         assert "not over within 1 s" in str(error)
         assert "Is the host in the connection right" not in str(error)
@@ -123,7 +127,7 @@ def test_a_submit_whose_answer_drips_is_of_unknown_outcome_in_time(
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("ask", [lambda: sync_read("list"), submit], ids=["read", "submit"])
+@pytest.mark.parametrize("ask", ASKS)
 def test_a_name_that_is_not_looked_up_in_time_is_unavailable(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(OK) as server, hanging_names(monkeypatch) as answered:
         link(monkeypatch, server.url)
@@ -138,7 +142,7 @@ def test_a_name_that_is_not_looked_up_in_time_is_unavailable(ask: Any, monkeypat
     assert server.requests == [], "a call that was given up was sent all the same"
 
 
-@pytest.mark.parametrize("ask", [lambda: sync_read("list"), submit], ids=["read", "submit"])
+@pytest.mark.parametrize("ask", ASKS)
 def test_a_connection_that_is_not_taken_in_time_is_unavailable(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with deaf_server() as url:
         link(monkeypatch, url)
@@ -245,38 +249,41 @@ def handler_of(number: int, handle: Any) -> Iterator[None]:
         signal.signal(number, before)
 
 
-def kill_soon(number: int, after: float = 0.2) -> None:
-    threading.Timer(after, os.kill, (os.getpid(), number)).start()
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def raise_it(*_: Any) -> None:
+    raise Terminated
 
 
 def test_a_signal_is_handled_at_once_while_a_call_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[float] = []
     handled: list[float] = []
-    begun = time.monotonic()
+
+    def meanwhile() -> None:
+        sent.append(time.monotonic())
+        terminate()
+
     with (
         recorder(OK) as server,
-        hanging_names(monkeypatch),
-        handler_of(signal.SIGTERM, lambda *_: handled.append(time.monotonic() - begun)),
+        hanging_names(monkeypatch, meanwhile),
+        handler_of(signal.SIGTERM, lambda *_: handled.append(time.monotonic())),
     ):
         link(monkeypatch, server.url)
-        kill_soon(signal.SIGTERM)
-        assert type(sync_read("list")) is PikaUnavailableError
-    assert handled[0] < 0.6
+        assert type(read("list")) is PikaUnavailableError
+    assert handled[0] - sent[0] < 0.4
 
 
 def test_a_submit_that_a_signal_interrupted_is_never_sent_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """An execution timeout ends the task's wait by an exception out of a handler; the job must not be made after it."""
-
-    def terminate(*_: Any) -> None:
-        raise Terminated
-
     with (
         recorder(OK) as server,
-        hanging_names(monkeypatch) as answered,
-        handler_of(signal.SIGTERM, terminate),
+        hanging_names(monkeypatch, terminate) as answered,
+        handler_of(signal.SIGTERM, raise_it),
     ):
         link(monkeypatch, server.url)
-        kill_soon(signal.SIGTERM)
-        with timed(0.8), pytest.raises(Terminated):
+        with pytest.raises(Terminated):
             submit()
         assert exchanges()
         answered.set()
@@ -288,20 +295,21 @@ def test_a_submit_that_a_signal_interrupted_is_never_sent_later(monkeypatch: pyt
 def test_a_submit_that_a_signal_interrupted_while_its_caller_was_asked_is_never_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def terminate(*_: Any) -> None:
-        raise Terminated
-
     answered = threading.Event()
-    with recorder(OK) as server, handler_of(signal.SIGTERM, terminate):
+
+    def ask() -> None:
+        terminate()
+        answered.wait(30)
+
+    with recorder(OK) as server, handler_of(signal.SIGTERM, raise_it):
         link(monkeypatch, server.url)
         hook = PikaHook()
         call = hook.encrypt_text_call(message="HI", prompt="waves")
         # A socket that cannot be shut down: it is the body that must be held back.
-        monkeypatch.setattr(socket.socket, "shutdown", lambda *_: None)
-        kill_soon(signal.SIGTERM)
-        with pytest.raises(Terminated):
-            hook.send(call, before_body=lambda: answered.wait(30) and None)
-        monkeypatch.undo()
+        with monkeypatch.context() as stiff:
+            stiff.setattr(socket.socket, "shutdown", lambda *_: None)
+            with pytest.raises(Terminated):
+                hook.send(call, before_body=ask)
         answered.set()
         assert no_exchange_left()
         time.sleep(0.1)
@@ -313,12 +321,12 @@ import socket, time
 from airflow_provider_pika.api import commands
 from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.hooks import settings
-from airflow_provider_pika.hooks.transport import {transport}
+from airflow_provider_pika.hooks.transport import Transport
 
 settings.CONNECT_TIMEOUT = 0.2
 socket.getaddrinfo = lambda *args, **kwargs: time.sleep(60)
 try:
-    {transport}(settings.PikaSettings("http://pika.invalid", "user:1-token", timeout=0.1)).send(commands.list_jobs())
+    Transport(settings.PikaSettings("http://pika.invalid", "user:1-token", timeout=0.1)).send(commands.list_jobs())
 except PikaUnavailableError:
     print("given up")
 """
@@ -326,7 +334,7 @@ except PikaUnavailableError:
 
 def test_a_call_that_was_given_up_does_not_hold_the_interpreters_end() -> None:
     begun = time.monotonic()
-    code = HANGING.format(transport="SyncTransport")
+    code = HANGING
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)  # noqa: S603
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "given up", "")
     assert time.monotonic() - begun < 30

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_pika.exceptions import PikaError, PikaRequestError
 from airflow_provider_pika.hooks.pika import PikaHook
-from tests.support.hook_tools import BOTH, DISCORD, JOBID, TOKEN, connect, http, no_proxies, recorder, submit
+from tests.support.hook_tools import ASKS, DISCORD, JOBID, TOKEN, connect, http, no_proxies, recorder, submit
 
 SECRETS = (TOKEN, DISCORD)
 
@@ -87,14 +87,14 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     no_proxies(monkeypatch)
 
 
-@pytest.mark.parametrize("read", [*BOTH, pytest.param(lambda _: submit(), id="submit")])
+@pytest.mark.parametrize("ask", ASKS)
 @pytest.mark.parametrize("row", ECHOES)
 def test_a_server_that_says_the_secrets_back_puts_them_nowhere(
-    row: str, read: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    row: str, ask: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO), recorder(ECHOES[row]) as server:
         connect(monkeypatch, server.url, discord_token=DISCORD, channel="1")
-        found = read("job")
+        found = ask()
         assert len(server.requests) == 1
     assert leaks(found) == []
     assert not any(secret in caplog.text for secret in SECRETS)
@@ -131,13 +131,13 @@ def test_a_discord_argument_that_is_no_token_is_refused_without_being_quoted(
     assert leaks(error) == []
 
 
-@pytest.mark.parametrize("read", [*BOTH, pytest.param(lambda _: submit(), id="submit")])
+@pytest.mark.parametrize("ask", ASKS)
 def test_the_library_logs_of_a_debugging_person_hold_no_token(
-    read: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ask: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG), recorder(http(200, {"jobid": JOBID, "status": "started"})) as server:
         connect(monkeypatch, server.url, discord_token=DISCORD, channel="1")
-        read("job")
+        ask()
     assert caplog.records
     assert not any(secret in caplog.text for secret in SECRETS)
 
