@@ -2,7 +2,7 @@
 PikaJobSensor gives the same results, errors and timeouts in poke, reschedule and deferrable mode.
 
 Every outcome is one test over the three modes, each with Airflow 3.3's state store and without it, as below 3.3. The
-fixture ``polite`` looks after each of them at what was asked of the API: never the same job twice within 10 s.
+fixture ``polite`` minds for each of them what was asked of the API: never the same job twice within 10 s.
 """
 
 from __future__ import annotations
