@@ -217,7 +217,7 @@ def timed_out(message: str, *, hook: PikaHook, jobid: str, cancel: bool, log: Lo
         left = cancel_job(hook, jobid, log)
     else:
         left = (
-            "The job was left alone and may still end: look again with a PikaJobSensor on this jobid, or give a longer"
+            "The job was left alone and may still end: wait again with a PikaJobSensor on this jobid, or give a longer"
             " timeout."
         )
     return AirflowSensorTimeout(f"{message} {left}")

@@ -47,7 +47,7 @@ class PikaJobTrigger(_PikaTrigger):
     :param poll_interval: seconds between polls
     :param deadline: UTC epoch seconds after which the wait has timed out; wall-clock, because the trigger may
         be resumed in another process
-    :param cancel_on_kill: cancel the job when a person marks the deferred task as failed (Airflow 3.3+)
+    :param cancel_on_kill: cancel the job when the deferred task is set to failed, as by a person's mark (Airflow 3.3+)
     :param end_from_trigger: which XCom return value to end the task with here once the job has completed, ``"job"``
         or ``"jobid"``; None leaves every end to a worker
     """

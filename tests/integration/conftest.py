@@ -37,12 +37,12 @@ def clock(pika_emulator: EmulatorClient, variables: Variables, monkeypatch: pyte
 
 @pytest.fixture
 def polite(clock: Clock) -> Iterator[None]:
-    """Fail the test if a job was looked at twice within 10 s, or a task came back sooner than Airflow bears."""
+    """Fail the test if a job was read twice within 10 s, or a task came back sooner than Airflow bears."""
     yield
     assert all(wait >= 14.9 for wait in clock.reschedules), f"rescheduled by {clock.reschedules}"
     assert all(wait >= 10 for wait in clock.sleeps if wait), f"slept {clock.sleeps}"
     gap = clock.smallest_gap()
-    assert gap is None or gap >= 9.99, f"two looks within {gap:.2f} s"
+    assert gap is None or gap >= 9.99, f"two polls within {gap:.2f} s"
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 PikaJobSensor gives the same results, errors and timeouts in poke, reschedule and deferrable mode.
 
 Every outcome is one test over the three modes, each with Airflow 3.3's state store and without it, as below 3.3. The
-fixture ``polite`` looks after each of them at what was asked of the API: never the same job twice within 10 s.
+fixture ``polite`` minds for each of them what was asked of the API: never the same job twice within 10 s.
 """
 
 from __future__ import annotations
@@ -341,13 +341,23 @@ def test_a_refused_token_fails_at_once(pika_emulator: EmulatorClient, sensor: Se
     assert clock.ahead <= 60
 
 
-def test_a_missing_connection_fails_at_once(
-    pika_emulator: EmulatorClient, sensor: Sensors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ending = sensor(NOBODY, pika_conn_id="pika_nowhere").run()
+def test_a_missing_connection_is_told(pika_emulator: EmulatorClient, sensor: Sensors) -> None:
+    assert "'pika_nowhere' does not exist" in str(sensor(NOBODY, pika_conn_id="pika_nowhere").run().error)
+    assert pika_emulator.counters()["requests"] == 0
 
-    is_final(ending, PikaRequestError)
-    assert "'pika_nowhere' does not exist" in str(ending.error)
+
+def test_a_connection_that_cannot_be_read_for_a_while_is_waited_out(
+    pika_emulator: EmulatorClient, sensor: Sensors, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid, get, back = job_of(pika_emulator), PikaHook.get_connection, clock.time() + 100
+
+    def shaky(self: PikaHook, conn_id: str) -> Any:
+        if clock.time() < back:
+            raise PikaUnavailableError("the secrets backend is away")
+        return get(conn_id)
+
+    monkeypatch.setattr(PikaHook, "get_connection", shaky)
+    assert sensor(jobid).run().state == "success"
 
 
 def test_a_429_is_waited_out_for_as_long_as_it_asks(
@@ -486,13 +496,3 @@ def test_an_error_is_worded_alike_in_all_modes(
 
     assert said["reschedule"] == said["poke"]
     assert said["deferrable"] == said["poke"]
-
-
-def test_default_deferrable_decides_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def of(**about: Any) -> bool:
-        return PikaJobSensor(task_id="wait", jobid="j", **about).deferrable
-
-    assert of() is False
-    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
-    assert of() is True
-    assert of(deferrable=False) is False

@@ -170,7 +170,7 @@ def test_a_run_of_transient_errors_may_be_retried_and_the_retry_goes_on_with_the
     assert ending.xcoms == {"jobid": jobid}
 
     while task.retry().state != "success":
-        # What is left of the errors strikes a storeless try's look for its job.
+        # What is left of the errors strikes a storeless try's search for its job.
         assert task.ti.try_number < TRANSIENT_LIMIT + 5
     assert task.ti.xcoms["return_value"] == jobid
     assert asked(pika_emulator) == 1
@@ -344,7 +344,7 @@ def test_queue_timeout_counts_over_all_turns(pika_emulator: EmulatorClient, queu
 def test_a_deferrable_second_try_whose_search_was_turned_away_searches_again(
     pika_emulator: EmulatorClient, queued: Tasks, clock: Clock
 ) -> None:
-    """Being turned away from the list is not the same as having found nothing."""
+    """Being refused the list is not the same as having found nothing."""
     pika_emulator.configure(seconds=600)
     task = queued()
     jobid = task.run().value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -143,6 +144,10 @@ def test_when_the_last_one_leaves_nothing_is_left(pika_emulator: EmulatorClient,
         return seen
 
     assert run_leaping(twice(), clock) == [({}, set())] * 2
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("pika-pika_default")]
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_a_changed_connection_is_noticed(

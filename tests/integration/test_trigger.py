@@ -104,6 +104,19 @@ def test_an_event_with_keys_and_kinds_of_a_later_version_is_read(pika_emulator: 
         ended_job(event, hook=PikaHook(), jobid="j", cancel_on_timeout=False, log=Log())
 
 
+# Who defers
+
+
+def test_default_deferrable_decides_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(**about: Any) -> bool:
+        return PikaJobSensor(task_id="wait", jobid="j", **about).deferrable
+
+    assert of() is False
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    assert of() is True
+    assert of(deferrable=False) is False
+
+
 # The events
 
 
