@@ -46,7 +46,8 @@ class SyncTransport:
         session.auth = self._authorize
         reads = Retry(total=None, connect=1, read=0, redirect=0, status=0, other=0, backoff_factor=0.5)
         session.mount(self._settings.base_url, HTTPAdapter(max_retries=reads))
-        session.mount(f"{self._settings.base_url}{commands.ENCRYPT_TEXT.path}", HTTPAdapter(max_retries=0))
+        for command in commands.COMMANDS.values():
+            session.mount(f"{self._settings.base_url}{command.path}", HTTPAdapter(max_retries=0))
         return session
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
