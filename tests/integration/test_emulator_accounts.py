@@ -106,10 +106,9 @@ def test_a_scripted_fault_strikes_a_change_before_it_is_made(
 
 
 def test_an_answer_without_a_body_has_no_shape_to_distort(api: Api, pika_emulator: EmulatorClient) -> None:
-    for kind in ("list_instead", "cut"):
-        pika_emulator.fault("account", kind)
-        answer = post(api, GOOD)
-        assert (answer.status_code, answer.content) == (204, b"")
+    pika_emulator.fault("account", "list_instead")
+    answer = post(api, GOOD)
+    assert (answer.status_code, answer.content) == (204, b"")
     assert api.get("/v1/pika/account/42").status_code == 200
 
 
