@@ -102,7 +102,10 @@ class Soak:
             try:
                 self.airflow.api.trigger(dag_id, conf={"markers": markers}, run_id=run_id)
             except AirflowApiError as refused:
-                # The answer of an earlier attempt was lost; its run is there.
+                # A busy database is asked again. After a conflict the run is there: an earlier answer was lost.
+                if ": 500 " in str(refused):
+                    time.sleep(1)
+                    continue
                 if ": 409 " not in str(refused):
                     raise
             except (requests.RequestException, KeyError, ValueError):

@@ -20,7 +20,7 @@ from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.failing_secrets import Secrets
 
 # How long a job runs. Short, so that 300 of them get through a queue of ten in about 40 minutes.
-SECONDS = (40, 70)
+SECONDS = (35, 70)
 # How late the list shows a job: the service's freshness is 15 to 60 s. For this long each job is listed before it ends,
 # or not even a search without a fault could tell it from one that was never made.
 LATE = (5, 45)
@@ -86,8 +86,8 @@ class Film:
 def film(seed: int, number: int) -> Film:
     """Draw the job of a film."""
     drawn = random.Random(f"{seed} film {number}")
-    seconds = drawn.randint(*SECONDS)
-    return Film(seconds, drawn.randint(LATE[0], min(LATE[1], seconds - LISTED)))
+    late = drawn.randint(*LATE)
+    return Film(drawn.randint(max(SECONDS[0], late + LISTED), SECONDS[1]), late)
 
 
 class Weather:
