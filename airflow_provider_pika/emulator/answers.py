@@ -108,7 +108,7 @@ def for_fault(fault: Fault, state: State, base_url: str, method: str, path: str)
     params = fault.params
     if fault.kind == "queue_full":
         executing = [job.jobid for job in state.running()]
-        return refused(queue_full(executing or ["job:20240101000000000-user:1000-channel:1-bot:pika"]))
+        return _later(refused(queue_full(executing or ["job:20240101000000000-user:1000-channel:1-bot:pika"])), params)
     if fault.kind == "discord_429":
         limits = {
             "message": "You are being rate limited.",
@@ -117,14 +117,11 @@ def for_fault(fault: Fault, state: State, base_url: str, method: str, path: str)
         details = "rate limited, slow down" if params.get("unreadable") else json.dumps(limits | {"global": False})
         return error(429, "Discord refused the request", errorDetails=details)
     if fault.kind == "rate_limit":
-        answer = error(429, "Too many requests")
-        if "retry_after" in params:
-            answer.headers["Retry-After"] = f"{params['retry_after']:g}"
-        return answer
+        return _later(error(429, "Too many requests"), params)
     if fault.kind == "route_missing":
         return no_route(method, path)
     if fault.kind == "redirect":
-        return RedirectResponse(params.get("location", f"{base_url}/_emulator/redirected"), 307)
+        return RedirectResponse(params.get("location", f"{base_url}/_emulator/redirected"), params.get("status", 307))
     plain = {
         "bad_request": (400, "Something is wrong with the request"),
         "unauthorized": (401, "Unauthorized"),
@@ -133,6 +130,12 @@ def for_fault(fault: Fault, state: State, base_url: str, method: str, path: str)
         "not_found": (404, "Unable to locate what was asked for"),
     }
     return error(*plain[fault.kind]) if fault.kind in plain else None
+
+
+def echo(fault: Fault, authorization: str, discord: str | None) -> Response:
+    """Return an error that repeats what the client sent, its secrets included, as a careless server does."""
+    sent = f"Authorization: {authorization}" + (f", discord: {discord}" if discord else "")
+    return error(int(fault.params.get("status", 500)), f"Cannot process {sent}", errorDetails=sent)
 
 
 def distorted(fault: Fault, whole: Response) -> Response:
@@ -173,6 +176,12 @@ def film_answer(film: bytes, byte_range: str | None, etag: str, if_range: str | 
         return PlainTextResponse("The range is outside of the file", 416, headers)
     headers["Content-Range"] = f"bytes {start}-{end}/{len(film)}"
     return Response(film[start : end + 1], 206, headers, "video/mp4")
+
+
+def _later(answer: Response, params: dict[str, Any]) -> Response:
+    if "retry_after" in params:
+        answer.headers["Retry-After"] = f"{params['retry_after']:g}"
+    return answer
 
 
 def _attachment(job: Job, state: State, links: Links, base_url: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from airflow_provider_pika.emulator.forms import read_submit, unknown_parameter
 from airflow_provider_pika.emulator.journal import Journal, note
 from airflow_provider_pika.emulator.links import Links
 from airflow_provider_pika.emulator.state import Job, Refusal, State
-from airflow_provider_pika.emulator.wire import Cut, Dropped
+from airflow_provider_pika.emulator.wire import Cut, Dripped, Dropped
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -104,6 +104,8 @@ class PikaApp:
             refusal = wrong if isinstance(wrong, Refusal) else Refusal(400, str(wrong))
             note(request, str(refusal))
             return answers.refused(refusal)
+
+        request.state.discord = asked.discord
 
         async def work(fault: Fault | None) -> Response:
             end_now = fault.kind if fault and fault.kind in ("failed", "moderated") else None
@@ -236,11 +238,15 @@ class PikaApp:
         early = answers.for_fault(fault, self.state, _base(request), request.method, request.url.path)
         if early is not None:
             return early
+        if fault.kind == "echo":
+            return answers.echo(fault, request.headers["authorization"], getattr(request.state, "discord", None))
         if fault.kind == "drop_before":
             return Dropped()
         if fault.kind in ("server_error", "html"):
             works = fault.params.get("work", fault.params.get("status") == HTTPStatus.GATEWAY_TIMEOUT)
             return answers.distorted(fault, await _answered(request, work, fault) if works else Response())
+        if fault.kind == "slow_take":
+            await asyncio.sleep(fault.params.get("seconds", 5))
         whole = await _answered(request, work, fault)
         if fault.kind == "slow":
             await asyncio.sleep(fault.params.get("seconds", 5))
@@ -280,6 +286,8 @@ async def _answered(request: Request, work: _Work, fault: Fault | None) -> Respo
 def _spoilt(fault: Fault, whole: Response) -> Response:
     if fault.kind == "drop_after":
         return Dropped()
+    if fault.kind == "drip":
+        return Dripped(whole, fault.params.get("seconds", 1), with_head=fault.params.get("part") == "all")
     if fault.kind == "cut":
         keep = fault.params.get("bytes")
         return Cut(whole, None if keep is None else int(keep))

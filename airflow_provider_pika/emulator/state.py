@@ -166,10 +166,11 @@ class State:
     def listed(self) -> list[str]:
         """Return the jobids the API's list shows."""
         now = self.now()
+        delay = self.settings.list_delay
         return [
             job.jobid
             for job in self.running()
-            if not job.traits.unlisted and now - job.created >= job.traits.late_listing
+            if not job.traits.unlisted and now - job.created >= max(job.traits.late_listing, delay)
         ]
 
     def submit(self, asked: Submit, traits: Traits, end_now: str | None = None) -> Job:
