@@ -29,18 +29,21 @@ ANSWER_SECONDS = 4
 
 # The service answers a submit when the bot has spoken, so a kill may well strike between work and answer.
 USUAL = "slow"
+# And now and then it takes its time to take a submit: a task killed meanwhile is back before its job is made.
+SLOW = "slow_take"
 _Wish = dict[str, Any]
 SUBMITS: Sequence[tuple[int, _Wish]] = (
-    (84, {"kind": USUAL, "seconds": ANSWER_SECONDS}),
-    (4, {"kind": "drop_after"}),
-    (2, {"kind": "drop_before"}),
-    (2, {"kind": "cut"}),
+    (85, {"kind": USUAL, "seconds": ANSWER_SECONDS}),
+    (4, {"kind": SLOW, "seconds": 40}),
+    (3, {"kind": "drop_after"}),
+    (1, {"kind": "drop_before"}),
+    (1, {"kind": "cut"}),
     (1, {"kind": "server_error", "status": 500, "work": True}),
     (1, {"kind": "server_error", "status": 502, "work": False}),
     (1, {"kind": "server_error", "status": 503, "work": True}),
     (1, {"kind": "server_error", "status": 504, "work": True}),
-    (2, {"kind": "html", "status": 200, "work": True}),
-    (2, {"kind": "html", "status": 502, "work": False}),
+    (1, {"kind": "html", "status": 200, "work": True}),
+    (1, {"kind": "html", "status": 502, "work": False}),
 )
 READS: Sequence[tuple[int, _Wish]] = (
     (2, {"kind": "server_error", "status": 500}),
@@ -53,6 +56,7 @@ READS: Sequence[tuple[int, _Wish]] = (
     (1, {"kind": "redirect"}),
     (1, {"kind": "slow", "seconds": 8}),
     (1, {"kind": "slow", "seconds": 25}),
+    (1, {"kind": "drip", "seconds": 4}),
 )
 # Between two spells of bad weather on reads, and how many calls one spoils.
 SPELLS = (10.0, 30.0)
@@ -140,9 +144,14 @@ class Weather:
         self._read_left()
 
     @property
+    def slow(self) -> int:
+        """Submits that the service took late."""
+        return sum(wish["kind"] == SLOW for wish in self._tape[: self._struck])
+
+    @property
     def lost(self) -> Counter[str]:
         """Lost answers to submits, by kind."""
-        return Counter(_name(wish) for wish in self._tape[: self._struck] if wish["kind"] != USUAL)
+        return Counter(_name(wish) for wish in self._tape[: self._struck] if wish["kind"] not in (USUAL, SLOW))
 
     @property
     def spoilt(self) -> Counter[str]:
