@@ -30,8 +30,8 @@ SERVICES = ("node", "triggerer", "api-server", "dag-processor")
 PAUSES = (10.0, 20.0)
 # A killed process is back after this, as if a service manager had started it anew.
 DOWN = (1.0, 5.0)
-# Beyond the heartbeat timeout and the pause between two checks for it, 25 s as the soak sets them.
-FROZEN = (27.0, 45.0)
+# Beyond the heartbeat timeout and the pause between two checks for it, 25 s here, and into the retry that follows.
+FROZEN = (30.0, 50.0)
 # Each frozen supervisor takes a place of the executor with it.
 MOST_FROZEN = 3
 _PATIENCE = 6.0

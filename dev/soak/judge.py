@@ -33,8 +33,18 @@ class Film:
     @property
     def cannot_know(self) -> bool:
         """Whether its last try failed because it cannot know whether a job was made."""
-        last = "".join(part for part in self.log.split("--- ") if part.startswith(f"attempt={self.tries}.log"))
-        return self.state == "failed" and UNKNOWN in last
+        return self.state == "failed" and UNKNOWN in self._last_try
+
+    @property
+    def last_error(self) -> str:
+        """The last exception its last try logged."""
+        # Exceptions are set in, below the line they belong to.
+        found = [line.strip() for line in self._last_try.splitlines() if line.startswith("    ")]
+        return found[-1][:300] if found else "no exception in its log"
+
+    @property
+    def _last_try(self) -> str:
+        return "".join(part for part in self.log.split("--- ") if part.startswith(f"attempt={self.tries}.log"))
 
 
 @dataclass
@@ -77,8 +87,7 @@ class Verdict:
             self.unknown.append(f"{film.name}: {', '.join(film.jobids) or 'no job'} was made")
             return
         if film.state != "success":
-            end = film.log.strip().splitlines()[-1:]
-            self.strange.append(f"{film.name} ended {film.state}, try {film.tries}: {end}")
+            self.strange.append(f"{film.name} ended {film.state}, try {film.tries}: {film.last_error}")
         self.lost += [f"{film.name}: {jobid}" for jobid in film.jobids if jobid not in film.kept]
 
 

@@ -67,8 +67,8 @@ def test_a_task_that_says_it_cannot_know_has_lost_nothing(jobids, said):
 
 
 def test_what_an_earlier_try_could_not_know_is_no_excuse():
-    log = f"--- attempt=1.log\n{UNKNOWN}\n--- attempt=2.log\nValueError"
+    log = f"--- attempt=1.log\n{UNKNOWN}\n--- attempt=2.log\nTask failed\n    ValueError: no\nThe end"
     verdict = _verdict(_film("failed", log=log, kept=""))
     assert verdict.lost
     assert not verdict.unknown
-    assert verdict.strange == ["f ended failed, try 2: ['ValueError']"]
+    assert verdict.strange == ["f ended failed, try 2: ValueError: no"]
