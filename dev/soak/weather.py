@@ -20,7 +20,7 @@ from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.failing_secrets import Secrets
 
 # How long a job runs. Short, so that 300 of them get through a queue of ten in about 40 minutes.
-SECONDS = (35, 70)
+SECONDS = (30, 70)
 # How late the list shows a job: the service's freshness is 15 to 60 s. For this long each job is listed before it ends,
 # or not even a search without a fault could tell it from one that was never made.
 LATE = (5, 45)
@@ -58,9 +58,10 @@ READS: Sequence[tuple[int, _Wish]] = (
     (1, {"kind": "slow", "seconds": 25}),
     (1, {"kind": "drip", "seconds": 4}),
 )
-# Between two spells of bad weather on reads, and how many calls one spoils.
-SPELLS = (10.0, 30.0)
-SPOILT = {"list": 3, "job": 5}
+# Between two spells of bad weather on reads, and how many calls one spoils at most. Of the list not many: after each
+# the triggerer waits longer, and with three in a row nobody submits for a minute and a half.
+SPELLS = (15.0, 40.0)
+SPOILT = {"list": 2, "job": 5}
 # Between two failures of the secrets backend, and how long one lasts.
 OUTAGES = (60.0, 150.0)
 OUTAGE_SECONDS = (5.0, 25.0)
