@@ -80,7 +80,7 @@ bench: .venv/.ready ## What it costs beside the HTTP provider, to docs/benchmark
 	@$(BIN)/python -m dev.bench $(NAMES)
 
 .PHONY: soak
-soak: .venv/.ready ## 200 submits while processes are killed, to docs/soak.md (SOAK_ARGS="--submits 60 --seed 2")
+soak: .venv/.ready ## 300 submits in any weather while processes die and freeze, to docs/soak.md (SOAK_ARGS="--submits 60 --seed 2")
 	@$(BIN)/python -m dev.soak $(SOAK_ARGS)
 
 .PHONY: lock
