@@ -20,15 +20,18 @@ from airflow_provider_pika.api.job import Job
 LISTED_WITHIN = 60.0
 # No job ends sooner after its submit, so a first poll that came by then would have shown a job that is listed at once.
 NO_JOB_ENDS_WITHIN = 20.0
-# Between two polls further apart a job could have come and gone; a process that was stopped shows by this too.
-POLL_GAP_LIMIT = 30.0
+# Between two polls further apart a job that is listed late could have come and gone; a process that was stopped shows
+# by this too.
+POLL_GAP_LIMIT = 15.0
 # Right after a lost answer the job is looked for in place, so often and no longer than this.
 IN_PLACE_PAUSE = 10.0
 IN_PLACE_LIMIT = 90.0
 # A later attempt does not know when the request left. The API may take a minute to take a submit, and another one to
 # list its job: so many polls, so far apart, cover both.
-SEARCH_POLLS = 5
-SEARCH_PAUSE = 30.0
+SEARCH_POLLS = 7
+SEARCH_PAUSE = 20.0
+# A poll that failed makes the next one later, but no later than this: the job may end meanwhile.
+SEARCH_BACKOFF_LIMIT = 60.0
 # An intent older than this when the request's first byte is due belongs to a process that was held up: another
 # attempt may have begun meanwhile.
 INTENT_FRESH = 5.0

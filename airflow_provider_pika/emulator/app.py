@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -82,8 +83,12 @@ class PikaApp:
     async def submit(self, command: Command[...], request: Request) -> Response:
         """Answer ``POST /v1/pika/<command>``."""
         counters = self.state.counters
-        counters.submits += 1
-        answer = await self._submit(command, request)
+        try:
+            answer = await self._submit(command, request)
+        except ClientDisconnect:
+            # Who hangs up before the whole body has come has asked for nothing, and nobody waits for an answer.
+            note(request, "broke off")
+            return Response(status_code=400)
         if isinstance(answer, (Dropped, Cut)):
             counters.submits_lost += 1
         elif answer.status_code >= HTTPStatus.MULTIPLE_CHOICES:
@@ -93,8 +98,11 @@ class PikaApp:
 
     async def _submit(self, command: Command[...], request: Request) -> Response:
         if not self._may(request):
+            self.state.counters.submits += 1
             return answers.error(401, "Unauthorized")
         try:
+            await request.body()
+            self.state.counters.submits += 1
             asked = await read_submit(request, command)
             traits, _ = read_markers(asked.prompt)
         except (Refusal, ValueError) as wrong:

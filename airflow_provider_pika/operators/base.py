@@ -220,7 +220,7 @@ class PikaSubmitOperator(BaseOperator):
         except (PikaQueueFullError, PikaRateLimitedError) as error:
             self._wait_for_room(context, hook, error, submission.memory.queued_since, releases)
         except PikaError as error:
-            raise task_error(error) from error
+            raise task_error(error)  # noqa: B904 - it is the same error, or has it for its cause
         if job.is_final and job.status != "completed":
             raise job_error(hook, job, retry_failed=self.retry_failed)
         if self.wait_for_completion:

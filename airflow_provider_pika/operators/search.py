@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pendulum
 
-from airflow_provider_pika.api.polling import MAX_BACKOFF, MIN_RESCHEDULE, TRANSIENT_LIMIT
-from airflow_provider_pika.api.recovery import IN_PLACE_PAUSE, POLL_GAP_LIMIT, SEARCH_PAUSE, LostAnswer, Next, Record
+from airflow_provider_pika.api.polling import MIN_RESCHEDULE, TRANSIENT_LIMIT
+from airflow_provider_pika.api.recovery import (
+    IN_PLACE_PAUSE,
+    POLL_GAP_LIMIT,
+    SEARCH_BACKOFF_LIMIT,
+    SEARCH_PAUSE,
+    LostAnswer,
+    Next,
+    Record,
+)
 from airflow_provider_pika.compat import AirflowRescheduleException
 from airflow_provider_pika.exceptions import (
     PikaError,
@@ -145,7 +153,7 @@ class JobSearch:
         pause = SEARCH_PAUSE
         if transient is not None:
             self._log.warning("%s", transient)
-            later = min(MAX_BACKOFF, MIN_RESCHEDULE * 2.0 ** (record.transient_errors - 1))
+            later = min(SEARCH_BACKOFF_LIMIT, MIN_RESCHEDULE * 2.0 ** (record.transient_errors - 1))
             pause = max(later, transient.retry_after or 0.0)
         # The jitter keeps the many tasks of one crash apart.
         pause *= 1 + random.random() / 4

@@ -15,8 +15,8 @@ from tests.support.variables import Variables
 
 @pytest.fixture
 def long_jobs(pika_emulator: EmulatorClient) -> None:
-    """Let jobs run for ten minutes, so that the list shows them for the whole of a test."""
-    pika_emulator.configure(seconds=600)
+    """Let jobs run for an hour, so that the list shows them for the whole of a test."""
+    pika_emulator.configure(seconds=3600)
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def test_pika_second_thought(
     assert run.xcom("once_more") == (jobs[1]["jobid"] if once_more else None)
     (film,) = tmp_path.glob("*.mp4")
     assert run.xcom("download") == [film.as_uri()]
-    assert film.stem in jobs[-1]["jobid"].replace(":", "_")
+    assert film.stem.startswith(jobs[-1]["jobid"].replace(":", "_"))
 
 
 def test_templates_mapping_and_a_full_queue_in_a_real_run(

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_pika.api.commands import ENCRYPT_TEXT
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.exceptions import PikaUnavailableError, PikaUnknownOutcomeError
-from airflow_provider_pika.files.multipart import ImagePart
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.hooks.settings import PikaSettings
 from tests.support.hook_tools import (
@@ -160,11 +160,9 @@ def test_a_submit_whose_body_is_not_taken_is_of_unknown_outcome_and_never_comple
     with socket.create_server(("127.0.0.1", 0)) as server:
         link(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}")
         hook = PikaHook()
-        call = hook.encrypt_text_call(message="HI", prompt="waves")
-        with hook.open_image(str(tmp_path / "cat.png")) as image, timed(2.5):
-            assert isinstance(image, ImagePart)
-            with pytest.raises(PikaUnknownOutcomeError):
-                hook.send(call, image, after_body=lambda: told.append("after"))
+        call = hook.prepare(ENCRYPT_TEXT, message="HI", prompt="waves", image=str(tmp_path / "cat.png"))
+        with hook.open_files(call) as files, timed(2.5), pytest.raises(PikaUnknownOutcomeError):
+            hook.send(call, files, after_body=lambda: told.append("after"))
         assert no_exchange_left()
         connection, _ = server.accept()
         with connection:
@@ -180,9 +178,9 @@ def test_a_submit_whose_caller_is_asked_for_too_long_is_certainly_never_sent(mon
     with recorder(OK) as server:
         link(monkeypatch, server.url)
         hook = PikaHook()
-        call = hook.encrypt_text_call(message="HI", prompt="waves")
+        call = hook.prepare(ENCRYPT_TEXT, message="HI", prompt="waves")
         with timed(2.5), pytest.raises(PikaUnavailableError):
-            hook.send(call, before_body=lambda: answered.wait(30) and None)
+            hook.send(call, {}, before_body=lambda: answered.wait(30) and None)
         answered.set()
         assert no_exchange_left()
         time.sleep(0.1)
@@ -304,12 +302,12 @@ def test_a_submit_that_a_signal_interrupted_while_its_caller_was_asked_is_never_
     with recorder(OK) as server, handler_of(signal.SIGTERM, raise_it):
         link(monkeypatch, server.url)
         hook = PikaHook()
-        call = hook.encrypt_text_call(message="HI", prompt="waves")
+        call = hook.prepare(ENCRYPT_TEXT, message="HI", prompt="waves")
         # A socket that cannot be shut down: it is the body that must be held back.
         with monkeypatch.context() as stiff:
             stiff.setattr(socket.socket, "shutdown", lambda *_: None)
             with pytest.raises(Terminated):
-                hook.send(call, before_body=ask)
+                hook.send(call, {}, before_body=ask)
         answered.set()
         assert no_exchange_left()
         time.sleep(0.1)

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
+from airflow_provider_pika.api.commands import ENCRYPT_TEXT
 from airflow_provider_pika.exceptions import PikaError, PikaRequestError
 from airflow_provider_pika.hooks.pika import PikaHook
 from tests.support.hook_tools import ASKS, DISCORD, JOBID, TOKEN, connect, http, no_proxies, recorder, submit
@@ -116,7 +117,7 @@ def test_a_discord_token_given_as_an_argument_is_masked_in_airflows_logs(monkeyp
     masked: list[Any] = []
     monkeypatch.setattr("airflow.sdk.log.mask_secret", lambda secret, name=None: masked.append(secret))
     connect(monkeypatch, "http://127.0.0.1:9")
-    PikaHook().encrypt_text_call(message="HI", prompt="waves", discord=DISCORD, channel="1")
+    PikaHook().prepare(ENCRYPT_TEXT, message="HI", prompt="waves", discord=DISCORD, channel="1")
     assert DISCORD in masked
 
 

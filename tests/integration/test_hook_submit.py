@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_pika.api.commands import ENCRYPT_TEXT
 from airflow_provider_pika.exceptions import PikaUnavailableError, PikaUnknownOutcomeError
 from airflow_provider_pika.files.multipart import ImagePart
 from airflow_provider_pika.hooks.pika import PikaHook
@@ -24,11 +25,11 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     no_proxies(monkeypatch)
 
 
-def send(image: ImagePart | None = None, **callbacks: Any) -> Any:
+def send(files: dict[str, ImagePart] | None = None, **callbacks: Any) -> Any:
     hook = PikaHook()
-    call = hook.encrypt_text_call(message="HI", prompt="waves")
+    call = hook.prepare(ENCRYPT_TEXT, message="HI", prompt="waves")
     try:
-        return hook.send(call, image, **callbacks)
+        return hook.send(call, files or {}, **callbacks)
     finally:
         hook.get_conn().close()
 
@@ -105,7 +106,7 @@ def test_a_body_that_broke_off_has_no_last_byte(monkeypatch: pytest.MonkeyPatch)
     with recorder(OK) as server:
         connect(monkeypatch, server.url)
         with pytest.raises(PikaUnknownOutcomeError, match="the disk is gone"):
-            send(image, after_body=lambda: told.append("after"))
+            send({"image": image}, after_body=lambda: told.append("after"))
     assert told == []
 
 
@@ -115,6 +116,9 @@ class Breaking:
     def __init__(self, content: io.BytesIO) -> None:
         self.content = content
         self.len = len(content.getbuffer())
+
+    def seek(self, place: int) -> int:
+        return self.content.seek(place)
 
     def read(self, size: int = -1) -> bytes:
         if self.content.tell() > 100_000:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from airflow_provider_pika.api.polling import TRANSIENT_LIMIT
 
+from airflow_provider_pika.api.polling import TRANSIENT_LIMIT
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaUnknownOutcomeError
 from tests.support.submits import STORES, Lives, asked, crash_before_answer, jobids, submit
@@ -97,7 +97,7 @@ def test_a_clear_adopts_the_running_job_of_an_orphaned_intent(
     assert asked(pika_emulator) == 1
 
 
-@pytest.mark.parametrize(("later", "prompt"), [(700, "waves"), (5, "clouds")], ids=["gone", "changed"])
+@pytest.mark.parametrize(("later", "prompt"), [(4000, "waves"), (5, "clouds")], ids=["gone", "changed"])
 def test_a_clear_submits_anew_from_an_orphaned_intent_that_is_gone_or_asked_for_something_else(
     pika_emulator: EmulatorClient, life: Lives, clock: Clock, later: float, prompt: str
 ) -> None:

@@ -2,7 +2,7 @@
 Intent, then jobid: what a submit leaves behind at each moment, and when it may no longer leave at all.
 
 The emulator's count of jobs is the judge. A "crash" is a store that fails, or an attempt whose process ends between
-two steps; jobs run for ten minutes unless a test says otherwise, so that the list shows them.
+two steps; jobs run for an hour unless a test says otherwise, so that the list shows them.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def test_what_fails_before_the_post_leaves_no_intent(
     task = life(submit())
     with monkeypatch.context() as broken:
         broken.setattr(PikaHook, "get_connection", lambda *_: (_ for _ in ()).throw(RuntimeError("no backend")))
-        assert "no backend" in str(task.run().error)
+        assert "no backend" in str(task.run().error.__cause__)
 
     assert task.retry().state == "success"
     assert asked(pika_emulator) == 1

@@ -178,7 +178,7 @@ def test_when_the_answer_took_a_minute_to_be_lost_nothing_is_submitted_again(
 
 
 @STORES
-@pytest.mark.parametrize("frozen", [31, 400])
+@pytest.mark.parametrize("frozen", [16, 400])
 def test_a_process_that_was_stopped_during_its_search_sends_nothing_more(
     pika_emulator: EmulatorClient,
     life: Lives,

@@ -6,8 +6,8 @@ import contextlib
 
 import pytest
 from airflow.sdk.execution_time.comms import PutVariable
-from airflow_provider_pika.api.polling import TRANSIENT_LIMIT
 
+from airflow_provider_pika.api.polling import TRANSIENT_LIMIT
 from airflow_provider_pika.api.recovery import SEARCH_POLLS
 from airflow_provider_pika.compat import AirflowFailException, AirflowRescheduleException, AirflowSensorTimeout
 from airflow_provider_pika.emulator.client import EmulatorClient
@@ -106,6 +106,7 @@ def test_a_try_that_dies_during_the_search_leaves_a_whole_one_to_the_next(
     pika_emulator.configure(seconds=6)
     task = life(submit())
     crash_before_answer(task)
+    clock.leap(15)
     task.ti.try_number += 1
     with pytest.raises(AirflowRescheduleException):
         task.leg()
@@ -119,7 +120,7 @@ def test_an_old_intent_alone_is_submitted_again_with_resubmit_unknown(
 ) -> None:
     task = life(submit(resubmit_unknown=True))
     crash_before_answer(task)
-    clock.leap(700)
+    clock.leap(4000)
 
     assert task.retry().state == "success"
     assert asked(pika_emulator) == 2

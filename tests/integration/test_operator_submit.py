@@ -316,24 +316,22 @@ def test_bad_input_fails_without_retries_and_nothing_is_sent(
 @pytest.mark.parametrize(
     ("connection", "words"),
     [
-        (None, "does not exist"),
         ({"password": None}, "no API token"),
         ({"host": "http://a b"}, "no usable host"),
         ({"host": "http://"}, "no usable host"),
         ({"extra": {"discord_token": "a" * 30}}, "without a channel"),
     ],
-    ids=["missing", "tokenless", "nonsense", "hostless", "discord_alone"],
+    ids=["tokenless", "nonsense", "hostless", "discord_alone"],
 )
 def test_an_unusable_connection_fails_without_retries_and_is_named(
     pika_emulator: EmulatorClient,
     life: Lives,
     monkeypatch: pytest.MonkeyPatch,
-    connection: dict[str, Any] | None,
+    connection: dict[str, Any],
     words: str,
 ) -> None:
-    if connection is not None:
-        about = {name: value for name, value in {**pika_emulator.connection, **connection}.items() if value}
-        monkeypatch.setenv("AIRFLOW_CONN_PIKA_OTHER", json.dumps(about))
+    about = {name: value for name, value in {**pika_emulator.connection, **connection}.items() if value}
+    monkeypatch.setenv("AIRFLOW_CONN_PIKA_OTHER", json.dumps(about))
 
     ending = life(submit(pika_conn_id="pika_other")).run()
 
@@ -341,6 +339,19 @@ def test_an_unusable_connection_fails_without_retries_and_is_named(
     assert type(ending.cause) is PikaRequestError
     assert words in str(ending.error)
     assert "pika_other" in str(ending.error) or words == "without a channel"
+    assert pika_emulator.counters()["requests"] == 0
+
+
+def test_a_connection_that_cannot_be_read_may_be_retried_and_says_what_to_put_where(
+    pika_emulator: EmulatorClient, life: Lives
+) -> None:
+    """Airflow hands a failing secrets backend over as "not found", so a missing connection is not final."""
+    ending = life(submit(pika_conn_id="pika_other")).run()
+
+    assert ending.state == "up_for_retry"
+    assert type(ending.error) is PikaUnavailableError
+    for words in ("'pika_other'", "does not exist or could not be read", "password", "host"):
+        assert words in str(ending.error)
     assert pika_emulator.counters()["requests"] == 0
 
 

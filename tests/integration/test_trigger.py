@@ -20,7 +20,7 @@ from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.sensors.pika import PikaJobSensor
 from airflow_provider_pika.triggers import pika as pika_triggers
 from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaQueueTrigger
-from airflow_provider_pika.waiting import ended_job
+from airflow_provider_pika.waiting import JobWait, ended_job
 from tests.support.task_context import (
     Clock,
     Life,
@@ -314,12 +314,13 @@ def kill_operator(life: Callable[..., Life], jobid: str, flag: bool) -> None:
     operator = EncryptTextOperator(
         task_id="film", message="HI", prompt="waves", wait_for_completion=True, cancel_on_kill=flag
     )
-    _kill(life(lambda: operator, stored=False), operator)
+    # Between two polls it is on no worker, and nobody can kill it.
+    _kill(life(lambda: operator), operator, JobWait, "poll")
 
 
-def _kill(task: Life, operator: Any) -> None:
+def _kill(task: Life, operator: Any, place: Any = Clock, name: str = "leap") -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task.clock, "leap", die)
+        patch.setattr(place, name, die)
         with pytest.raises(Killed):
             task.leg()
     operator.on_kill()

@@ -92,18 +92,17 @@ def test_a_first_poll_that_failed_may_be_repeated_until_then() -> None:
 
 def test_a_minute_without_a_poll_that_went_through_proves_nothing() -> None:
     assert steps([(1, True), (11, False), (61, False)])[-1] is Next.RESCHEDULE
-    assert steps([(1, True), (25, True), (45, True), (61, False)])[-1] is Next.POLL
+    assert steps([*EVERY_TEN[:6], (60, False)])[-1] is Next.POLL
 
 
-@pytest.mark.parametrize(("gap", "step"), [(30, Next.SUBMIT), (31, Next.RESCHEDULE)])
+@pytest.mark.parametrize(("gap", "step"), [(15, Next.SUBMIT), (16, Next.RESCHEDULE)])
 def test_a_job_could_come_and_go_between_polls_further_apart(gap: float, step: Next) -> None:
     """So shows a process that was stopped and continued, too."""
-    assert steps([(1, True), (15, True), (35, True), (35 + gap, True)])[-1] is step
+    assert steps([*EVERY_TEN[:6], (50.5 + gap, True)])[-1] is step
 
 
 def test_polls_that_fail_for_too_long_release_the_worker() -> None:
-    polls = [(1, True), (20, True), (40, True), (59, True), (89, False), (91, False)]
-    assert steps(polls)[-1] is Next.RESCHEDULE
+    assert steps([*EVERY_TEN[:6], (61, False), (71, False)])[-2:] == [Next.POLL, Next.RESCHEDULE]
 
 
 def test_what_may_not_be_sent_again_is_searched_for_from_later_legs() -> None:
