@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
         AirflowSkipException,
     )
 
-    from airflow_provider_pika.api.job import Job
 else:
     try:
         from airflow.sdk.configuration import conf
@@ -45,11 +43,10 @@ __all__ = [
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "conf",
-    "count_job",
-    "count_submit",
     "delete_variable",
     "get_variable",
     "set_variable",
+    "stats",
     "why_a_worker_must_end",
 ]
 
@@ -135,26 +132,8 @@ def why_a_worker_must_end(task: Any) -> str | None:
     return next((loss for loss, would_be in losses.items() if would_be), None)
 
 
-def count_submit(outcome: str, *, queued: float | None = None) -> None:
-    """
-    Count a submit in Airflow's metrics.
-
-    :param outcome: ``made``, ``queue_full``, ``rate_limited``, ``unknown`` or ``refused``
-    :param queued: seconds from the first attempt to the job
-    """
-    stats = _stats()
-    stats.incr("pika.submit", tags={"outcome": outcome})
-    if queued is not None:
-        stats.timing("pika.queue_wait", timedelta(seconds=queued))
-
-
-def count_job(job: Job) -> None:
-    """Record how long a job took, by how it ended."""
-    if job.duration is not None:
-        _stats().timing("pika.job_duration", timedelta(seconds=job.duration), tags={"outcome": job.status})
-
-
-def _stats() -> Any:
+def stats() -> Any:
+    """Return Airflow's metrics."""
     try:
         from airflow.sdk.observability.stats import Stats
     except ImportError:  # Airflow 3.1

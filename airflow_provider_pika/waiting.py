@@ -19,12 +19,12 @@ from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, NOT_FOUND_LIMIT
 from airflow_provider_pika.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
-    count_job,
     why_a_worker_must_end,
 )
 from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.kill import cancel as cancel_job
+from airflow_provider_pika.metrics import count_job
 from airflow_provider_pika.store import WAIT_KEY, task_state_store
 
 if TYPE_CHECKING:

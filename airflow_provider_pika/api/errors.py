@@ -168,7 +168,7 @@ def job_failed(job: Job, base_url: str) -> PikaJobFailedError:
     error = _text_of(job.raw.get("error"))
     details = _text_of(job.raw.get("errorDetails"))
     return PikaJobFailedError(
-        f"Job {job.jobid} ended {job.status}: {job.words}. Asked: GET {base_url}{call.target}."
+        f"Job {job.jobid} ended {job.status}: {job.reason}. Asked: GET {base_url}{call.target}."
         f" {_ENDED.get(job.status, '')}".rstrip(),
         error=error,
         details=details,

@@ -73,7 +73,7 @@ class Job:
         return float((updated - created).total_seconds())  # type: ignore[operator, union-attr]
 
     @property
-    def words(self) -> str:
+    def reason(self) -> str:
         """The API's own words about how the job ended, as far as it gave any."""
         said = [str(self.raw[key]) for key in ("error", "errorDetails", "content") if self.raw.get(key)]
         return ": ".join(said) or "the API gave no reason"

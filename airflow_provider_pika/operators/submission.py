@@ -24,7 +24,6 @@ from airflow_provider_pika.api.recovery import (
     after_search,
     digest,
 )
-from airflow_provider_pika.compat import count_submit
 from airflow_provider_pika.exceptions import (
     PikaError,
     PikaNotFoundError,
@@ -33,6 +32,7 @@ from airflow_provider_pika.exceptions import (
     PikaUnavailableError,
     PikaUnknownOutcomeError,
 )
+from airflow_provider_pika.metrics import count_submit
 from airflow_provider_pika.operators.memory import SubmitMemory
 from airflow_provider_pika.operators.search import KILLED, TRANSIENT, JobSearch, Moment
 

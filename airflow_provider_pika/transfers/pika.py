@@ -152,7 +152,7 @@ class PikaDownloadOperator(BaseOperator):
             return job
         if job.is_final:
             raise PikaJobFailedError(
-                f"Job {job.jobid} ended {job.status}: {job.words}. There is no video to bring home.", jobid=job.jobid
+                f"Job {job.jobid} ended {job.status}: {job.reason}. There is no video to bring home.", jobid=job.jobid
             )
         # Read anew, a retry may find it completed; handed over, it stays as it is.
         kind = PikaUnavailableError if given == ["jobid"] else PikaRequestError

@@ -12,9 +12,9 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, PollOutcome, PollState
-from airflow_provider_pika.compat import count_job
 from airflow_provider_pika.kill import acancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink, browser_link
+from airflow_provider_pika.metrics import count_job
 from airflow_provider_pika.triggers.poller import SharedPoller
 
 # Kills under way: the loop itself holds tasks only weakly.

@@ -290,7 +290,7 @@ def test_a_job_that_ended_badly_is_read_without_an_error(pika_emulator: Any, sta
     pika_emulator.fault("submit", "end_as", status=status, reason="the words")
     job = read("job", submit().jobid)
     assert (job.status, job.is_final) == (status, True)
-    assert "the words" in job.words
+    assert "the words" in job.reason
 
 
 def test_an_unknown_state_is_read_as_running(pika_emulator: Any) -> None:
