@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_pika.api.polling import MAX_BACKOFF
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.hooks.pika import PikaHook
-from airflow_provider_pika.triggers import poller
+from airflow_provider_pika.triggers import job_waiter, poller
 from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaQueueTrigger
 from tests.support.task_context import Clock, Log, events_of, run_leaping
 
@@ -248,7 +248,7 @@ def test_a_deadline_is_kept_while_the_api_asks_for_quiet(pika_emulator: Emulator
     pika_emulator.fault("list", "rate_limit", retry_after=7200)
     waiter = watcher(jobid, clock, deadline=clock.time() + 300)
     assert run_leaping(outcomes([waiter]), clock) == ["timeout"]
-    assert 290 <= clock.ahead <= 300 + poller.LAST_POLL_GRACE + 20
+    assert 290 <= clock.ahead <= 300 + job_waiter.LAST_POLL_GRACE + 20
 
 
 def test_reads_stop_when_one_of_them_is_asked_to_pause(pika_emulator: EmulatorClient, clock: Clock) -> None:

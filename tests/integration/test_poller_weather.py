@@ -20,8 +20,8 @@ from airflow_provider_pika.api.polling import TRANSIENT_LIMIT
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.triggers import job_waiter, poller, queue
 from airflow_provider_pika.triggers import pika as triggers
-from airflow_provider_pika.triggers import poller, queue
 from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaQueueTrigger
 from tests.support.task_context import Clock, Log, events_of, run_leaping
 
@@ -59,7 +59,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the pace of a test that runs in real time."""
     for module in (polling, poller, queue, triggers):
         monkeypatch.setattr(module, "MIN_POLL_INTERVAL", 0.2)
-    monkeypatch.setattr(poller, "LAST_POLL_GRACE", 0.5)
+    monkeypatch.setattr(job_waiter, "LAST_POLL_GRACE", 0.5)
 
 
 class Drips(BaseHTTPRequestHandler):
