@@ -57,7 +57,7 @@ def job_of(emulator: EmulatorClient, seconds: float) -> str:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the pace of a test that runs in real time."""
-    for module in (polling, poller, queue, triggers):
+    for module in (polling, job_waiter, poller, queue, triggers):
         monkeypatch.setattr(module, "MIN_POLL_INTERVAL", 0.2)
     monkeypatch.setattr(job_waiter, "LAST_POLL_GRACE", 0.5)
 
