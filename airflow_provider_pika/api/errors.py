@@ -32,7 +32,7 @@ from airflow_provider_pika.exceptions import (
 
 MAY_EXIST = (
     "A job may have been made and paid for: look at the Discord channel, or at list_jobs() while it runs, before"
-    " submitting again; clearing the task means 'go on with a job that still runs, else make and pay for a new one'."
+    " submitting again; clearing the task means 'go on with a job that still runs, else make a new one and pay for it'."
 )
 _EXCERPT = 200
 # 408: the service gave up waiting for the rest of the request, which says nothing of what it did so far.
