@@ -79,7 +79,7 @@ class Job:
         return ": ".join(said) or "the API gave no reason"
 
     def public(self) -> dict[str, Any]:
-        """Return the API's keys a task hands on, with the jobid always among them."""
+        """Return the API's keys a task pushes, with the jobid always among them."""
         return {key: value for key, value in self.raw.items() if key not in _PRIVATE_KEYS} | {"jobid": self.jobid}
 
 

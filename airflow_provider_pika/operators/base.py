@@ -175,7 +175,7 @@ class PikaSubmitOperator(BaseOperator):
         return self._submit(context, queued_since, releases)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral; where no triggerer was there in time, look once more before giving up."""
+        """Resume after a deferral; where no triggerer was there in time, poll once more before giving up."""
         if is_trigger_timeout(next_method, next_kwargs):
             return self._submit(context)
         return super().resume_execution(next_method, next_kwargs, context)

@@ -101,7 +101,7 @@ class Submission:
         Return this task's job: the one of an earlier attempt, or a new one.
 
         :raises PikaError: as the hook does; a submit of unknown outcome only after looking for its job
-        :raises AirflowRescheduleException: to look again from a later leg, the intent being kept
+        :raises AirflowRescheduleException: to poll again from a later leg, the intent being kept
         """
         record = self.memory.record
         job = None

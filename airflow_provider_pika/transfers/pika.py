@@ -52,7 +52,7 @@ class PikaDownloadOperator(BaseOperator):
 
     :param path: the folder: a local one, or any URL ``ObjectStoragePath`` takes, as ``s3://conn_id@bucket/films``
         (templated)
-    :param job: the finished job, as the sensor returns it: ``wait.output``. Costs no look at the API (templated)
+    :param job: the finished job, as the sensor returns it: ``wait.output``. Costs no call to the API (templated)
     :param jobid: instead of ``job``: read the job first (templated)
     :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
     :param filename: how a file is called, with the placeholders ``{jobid}``, ``{index}`` (from 0) and ``{ext}``
@@ -213,14 +213,14 @@ class PikaDownloadOperator(BaseOperator):
         if about.get("type") == "directory":
             raise PikaRequestError(f"Where the file {target.shown!r} should go there is a folder. {_NOTHING}")
         found = int(about.get("size") or 0)
-        verdict = judge_existing(found, size, overwrite=self.overwrite, own_name=names_job(self.filename))
-        if verdict is Existing.REFUSE:
+        decision = judge_existing(found, size, overwrite=self.overwrite, own_name=names_job(self.filename))
+        if decision is Existing.REFUSE:
             raise PikaRequestError(
                 f"There is already another file {target.shown!r} ({found:,} bytes; this one has"
                 f" {size or 'an unknown size'}). Put {{jobid}} into the filename, or set overwrite=True. {_NOTHING}"
             )
-        self.log.info("%s has %s bytes: %s.", target.shown, f"{found:,}", verdict.value)
-        return verdict is Existing.SKIP
+        self.log.info("%s has %s bytes: %s.", target.shown, f"{found:,}", decision.value)
+        return decision is Existing.SKIP
 
     def _fresh_links(self, job: Job, attachments: list[dict[str, Any]], index: int) -> Callable[[], str | None]:
         """Return the function that asks the API for this attachment's link anew, at most once for the whole task."""
@@ -236,7 +236,7 @@ class PikaDownloadOperator(BaseOperator):
                     f"The link to the file has expired, and there is no fresh one: {error}", jobid=job.jobid
                 ) from error
             found = self._attachments(fresh)
-            # All links of a job expire together, so the later files profit from this one look.
+            # All links of a job expire together, so the later files profit from this one read.
             for place, old in enumerate(attachments):
                 same = found[place : place + 1]
                 if old.get("id"):

@@ -55,8 +55,7 @@ def _clean_stores():
 
 
 def finished() -> dict:
-    hook = PikaHook()
-    return hook.get_job(hook.encrypt_text(message="HI", prompt="waves").jobid).public()
+    return (hook := PikaHook()).get_job(hook.encrypt_text(message="HI", prompt="waves").jobid).public()
 
 
 def download(path: object, **about) -> Run:
