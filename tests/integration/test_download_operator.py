@@ -79,9 +79,7 @@ def refused(kind: type, path: object, **about) -> str:
     return str(error.value)
 
 
-def test_the_film_is_stored_under_a_safe_name_and_its_url_returned(
-    pika_emulator: EmulatorClient, job: dict, tmp_path: Path
-):
+def test_the_film_is_stored_under_a_safe_name(pika_emulator: EmulatorClient, job: dict, tmp_path: Path):
     run = download(tmp_path / "new" / "folder", job=job)
 
     assert run.result == [f"file://{tmp_path}/new/folder/{job['jobid'].replace(':', '_')}_0.mp4"]
