@@ -39,9 +39,12 @@ test-browser: .venv/.ready ## Airflow's pages in headless Chromium (SCREENSHOTS=
 	@SCREENSHOTS="$(SCREENSHOTS)" $(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
 
 .PHONY: test-storeless
-test-storeless: .venvs/3.2/.ready ## System tests of what Airflow below 3.3 does without a store
-	@echo "== system tests, Airflow 3.2"
-	@.venvs/3.2/bin/python -m pytest tests/system/test_storeless.py $(PYTEST_ARGS)
+test-storeless: $(MATRIX:%=test-storeless-%) ## System tests of what Airflow below 3.3 does without a store
+
+.PHONY: $(MATRIX:%=test-storeless-%)
+$(MATRIX:%=test-storeless-%): test-storeless-%: .venvs/%/.ready
+	@echo "== system tests, Airflow $*"
+	@.venvs/$*/bin/python -m pytest tests/system/test_storeless.py $(PYTEST_ARGS)
 
 .PHONY: test-matrix
 test-matrix: test $(MATRIX:%=test-%) ## Unit and integration tests on every supported Airflow
@@ -77,7 +80,7 @@ bench: .venv/.ready ## What it costs beside the HTTP provider, to docs/benchmark
 	@$(BIN)/python -m dev.bench $(NAMES)
 
 .PHONY: soak
-soak: .venv/.ready ## 200 submits while processes are killed, to docs/soak.md (SOAK_ARGS="--submits 60 --seed 2")
+soak: .venv/.ready ## 300 submits in any weather while processes die and freeze, to docs/soak.md (SOAK_ARGS="--submits 60 --seed 2")
 	@$(BIN)/python -m dev.soak $(SOAK_ARGS)
 
 .PHONY: lock

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
     from airflow.sdk.configuration import conf
     from airflow.sdk.exceptions import (
         AirflowFailException,
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
         AirflowSkipException,
     )
 
-    from airflow_provider_pika.api.job import Job
 else:
     try:
         from airflow.sdk.configuration import conf
@@ -45,29 +42,63 @@ __all__ = [
     "AirflowRescheduleException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
-    "TaskStateStore",
     "conf",
-    "count_job",
-    "count_submit",
-    "task_state_store",
+    "delete_variable",
+    "get_variable",
+    "set_variable",
+    "stats",
     "why_a_worker_must_end",
 ]
 
 
-class TaskStateStore(Protocol):
-    """The part of Airflow 3.3's store that is used here: JSON values, durable once ``set`` returns."""
+def get_variable(key: str) -> str | None:
+    """
+    Read a Variable that this provider has written; None if there is none.
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value under a key."""
+    Asked of the api-server itself: ``Variable.get`` tries every secrets backend first, and takes each failure, the
+    api-server's too, for "not found". Money hangs on that difference.
 
-    def set(self, key: str, value: Any) -> None:
-        """Store a value under a key."""
+    :raises AirflowRuntimeError: when it cannot be told whether there is one
+    """
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse, GetVariable, VariableResult
+
+    try:
+        answer = _ask_supervisor(GetVariable(key=key))
+    except AirflowRuntimeError as error:
+        answer = error.error
+    if isinstance(answer, VariableResult):
+        return answer.value
+    if isinstance(answer, ErrorResponse) and answer.error is ErrorType.VARIABLE_NOT_FOUND:
+        return None
+    raise AirflowRuntimeError(answer if isinstance(answer, ErrorResponse) else ErrorResponse())
 
 
-def task_state_store(context: Context) -> TaskStateStore | None:
-    """Return the store that outlives retries, reschedules and kills; None below Airflow 3.3."""
-    store: TaskStateStore | None = context.get("task_state_store")
-    return store
+def set_variable(key: str, value: str, description: str) -> None:
+    """
+    Write a Variable, durable once this returns.
+
+    ``Variable.set`` of Airflow 3.1 and 3.2 logs a failed write and goes on, which here would be a submit without an
+    intent.
+
+    :raises AirflowRuntimeError: when it could not be written
+    """
+    from airflow.sdk.execution_time.comms import PutVariable
+
+    _ask_supervisor(PutVariable(key=key, value=value, description=description))
+
+
+def delete_variable(key: str) -> None:
+    """Remove a Variable."""
+    from airflow.sdk.execution_time.comms import DeleteVariable
+
+    _ask_supervisor(DeleteVariable(key=key))
+
+
+def _ask_supervisor(message: Any) -> Any:
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    return SUPERVISOR_COMMS.send(message)
 
 
 def why_a_worker_must_end(task: Any) -> str | None:
@@ -75,7 +106,8 @@ def why_a_worker_must_end(task: Any) -> str | None:
     Return what a task would lose if it ended in the triggerer, None if nothing.
 
     Seen on Airflow 3.3: a task that ends there runs no success callback, listener or ``post_execute``, records no
-    asset event, does not tell a downstream ``expand()`` how long its result is, and serializes on the event loop.
+    asset event, pushes no XCom for each key of its result (``multiple_outputs``), does not tell a downstream
+    ``expand()`` how long its result is, and serializes on the event loop.
     """
     from airflow.sdk.bases.xcom import BaseXCom
     from airflow.sdk.execution_time.xcom import XCom
@@ -93,32 +125,15 @@ def why_a_worker_must_end(task: Any) -> str | None:
         "it has a post_execute": bool(task._post_execute_hook)  # noqa: SLF001 - an argument of every operator, kept only there
         or type(task).post_execute is not BaseOperator.post_execute,
         "a listener waits for its success": bool(hook.on_task_instance_success.get_hookimpls()),
+        "multiple_outputs is set": task.multiple_outputs,
         "a downstream task is expanded over its result": next(task.iter_mapped_dependants(), None) is not None,
         "a custom XCom backend is in use": XCom is not BaseXCom,
     }
     return next((loss for loss, would_be in losses.items() if would_be), None)
 
 
-def count_submit(outcome: str, *, queued: float | None = None) -> None:
-    """
-    Count a submit in Airflow's metrics.
-
-    :param outcome: ``made``, ``queue_full``, ``rate_limited``, ``unknown`` or ``refused``
-    :param queued: seconds from the first attempt to the job
-    """
-    stats = _stats()
-    stats.incr("pika.submit", tags={"outcome": outcome})
-    if queued is not None:
-        stats.timing("pika.queue_wait", timedelta(seconds=queued))
-
-
-def count_job(job: Job) -> None:
-    """Record how long a job took, by how it ended."""
-    if job.duration is not None:
-        _stats().timing("pika.job_duration", timedelta(seconds=job.duration), tags={"outcome": job.status})
-
-
-def _stats() -> Any:
+def stats() -> Any:
+    """Return Airflow's metrics."""
     try:
         from airflow.sdk.observability.stats import Stats
     except ImportError:  # Airflow 3.1

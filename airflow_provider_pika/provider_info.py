@@ -50,7 +50,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-pika",
         "name": integration,
-        "description": "Submit encrypt_text videos to the useapi.net Pika API v1 and wait without a worker.",
+        "description": "Submit video jobs to the useapi.net Pika API v1, once, and wait without a worker.",
         "versions": [__version__],
         "integrations": [
             {

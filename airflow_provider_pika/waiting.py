@@ -1,6 +1,6 @@
 """The worker's side of waiting for a job: what sensor and waiting operator do alike.
 
-How long to wait and what a look means is decided in :mod:`airflow_provider_pika.api.pacing`; the
+How long to wait and what a poll means is decided in :mod:`airflow_provider_pika.api.polling`; the
 triggerer's side is :mod:`airflow_provider_pika.triggers.pika`. Both end here, so that a job, an error
 or a timeout comes out of every mode in the same form.
 """
@@ -10,40 +10,40 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pika.api.errors import is_final
+from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.api.pacing import LOOK_GAP, MISS_LIMIT, Verdict, Watch
+from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, NOT_FOUND_LIMIT, PollOutcome, PollState
 from airflow_provider_pika.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
-    count_job,
-    task_state_store,
     why_a_worker_must_end,
 )
 from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.kill import cancel as cancel_job
+from airflow_provider_pika.metrics import count_job
+from airflow_provider_pika.store import WAIT_KEY, task_state_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import Logger
 
-T = TypeVar("T")
+    from airflow_provider_pika.store import TaskStore
 
-WAIT_KEY = "pika_wait"
 # Airflow's own timeout of a deferral comes later than the trigger's deadline, which words it better: it is
 # for a trigger that hangs.
 BACKSTOP = timedelta(minutes=10)
-# A supervisor answers in milliseconds; on_kill has about five seconds before SIGKILL.
-_KILL_PATIENCE = 2.0
+# How Airflow resumes a task whose trigger was not heard of by then, the same in 3.1 to 3.3.
+_FAIL_METHOD = "__fail__"
+_TRIGGER_TIMEOUT = "Trigger timeout"
 
 
 def task_error(error: PikaError) -> Exception:
     """Return what a task raises for an error: what no retry can mend fails it at once, the rest may be retried."""
-    if not is_final(error):
+    if is_retryable(error):
         return error
     failure = AirflowFailException(str(error))
     failure.__cause__ = error
@@ -54,13 +54,14 @@ class JobWait:
     """
     One task's wait for one job.
 
-    On Airflow 3.3+ what it remembers outlives reschedules and retries; a clear by a person starts it over.
-    Below, the deadline counts from the first leg of this try.
+    With a store what it remembers outlives reschedules and retries; a clear by a person starts it over. Without one,
+    as below Airflow 3.3 for a sensor, the deadline counts from the first leg of this try.
 
-    :param interval: seconds between looks
-    :param timeout: seconds from the first look to the deadline
-    :param rescheduled: whether earlier legs of this try were looks at this job
+    :param interval: seconds between polls
+    :param timeout: seconds from the first poll to the deadline
+    :param rescheduled: whether earlier legs of this try polled this job
     :param execution_timeout: the task's own, which Airflow does not enforce while a task is deferred
+    :param store: where it remembers; default: Airflow's own, where there is one
     """
 
     def __init__(
@@ -74,10 +75,11 @@ class JobWait:
         execution_timeout: timedelta | None,
         log: Logger,
         rescheduled: bool = False,
+        store: TaskStore | None = None,
     ) -> None:
         self.hook = hook
         self.log = log
-        self._store = task_state_store(context)
+        self._store = store or task_state_store(context)
         self._max_tries = context["ti"].max_tries
         self._try_number = context["ti"].try_number
         kept = (self._store.get(WAIT_KEY) if self._store else None) or {}
@@ -86,16 +88,16 @@ class JobWait:
         if rescheduled and not self._store:
             kept = self._without_store(context)
         started = kept.get("started") or (_leg_start(context) if rescheduled else time.time())
-        # A retry has its own patience with faults, but not a new deadline.
-        faults = kept if kept.get("try_number") == self._try_number else {}
+        # A retry counts failed polls anew, but has no new deadline.
+        failed = kept if kept.get("try_number") == self._try_number else {}
         if execution_timeout is not None:
             timeout = min(timeout, execution_timeout.total_seconds())
-        self.watch = Watch(
+        self.state = PollState(
             jobid,
             interval,
             deadline=started + timeout,
-            faults=faults.get("faults", 0),
-            misses=faults.get("misses", 0),
+            transient_errors=failed.get("transient_errors", 0),
+            not_found=failed.get("not_found", 0),
         )
         self._started = started
         if not kept:
@@ -107,41 +109,46 @@ class JobWait:
         if first is None:
             return {}
         # How many legs there were, but not what they saw: so an unknown jobid is not waited for endlessly.
-        looks = context.get("task_reschedule_count") or 0
+        polls = context.get("task_reschedule_count") or 0
         return {
             "started": first.timestamp(),
             "try_number": self._try_number,
-            "misses": min(looks, MISS_LIMIT - 1),
+            "not_found": min(polls, NOT_FOUND_LIMIT - 1),
         }
 
     def _keep(self) -> None:
         if self._store:
-            watch = self.watch
+            state = self.state
             self._store.set(
                 WAIT_KEY,
                 {
-                    "jobid": watch.jobid,
+                    "jobid": state.jobid,
                     "max_tries": self._max_tries,
                     "try_number": self._try_number,
                     "started": self._started,
-                    "faults": watch.faults,
-                    "misses": watch.misses,
+                    "transient_errors": state.transient_errors,
+                    "not_found": state.not_found,
                 },
             )
 
-    def look(self, found: Job | PikaError | None = None) -> Verdict:
-        """Look at the job once, or take what was just found, and decide what it means."""
+    def poll(self, found: Job | PikaError | None = None) -> PollOutcome:
+        """Poll the job once, or take what was just found, and decide what it means."""
         if found is None:
             try:
-                found = self.hook.get_job(self.watch.jobid)
+                found = self.hook.get_job(self.state.jobid)
             except PikaError as error:
                 found = error
-        before = (self.watch.faults, self.watch.misses)
-        verdict = self.watch.judge(found, time.time(), random.random())
-        self.log.info("Looked at the job: %s", verdict.note)
-        if before != (self.watch.faults, self.watch.misses):
+        before = (self.state.transient_errors, self.state.not_found)
+        outcome = self.state.after_poll(found, time.time(), random.random())
+        self.log.info("Polled the job: %s", outcome.note)
+        if before != (self.state.transient_errors, self.state.not_found):
             self._keep()
-        return verdict
+        return outcome
+
+    def last_poll(self) -> PollOutcome:
+        """Poll the job for the last time, as at the deadline: it has ended, waiting is pointless, or it timed out."""
+        self.state.deadline = min(self.state.deadline, time.time())
+        return self.poll()
 
     def deferral(self, task: Any, *, returns: str) -> dict[str, Any]:
         """
@@ -156,17 +163,29 @@ class JobWait:
         why_not = why_a_worker_must_end(task) if task.end_from_trigger else None
         if why_not:
             self.log.info("This task will end on a worker, not in the triggerer: %s.", why_not)
-        watch = self.watch
+        state = self.state
         trigger = PikaJobTrigger(
             pika_conn_id=self.hook.pika_conn_id,
-            jobid=watch.jobid,
-            poll_interval=watch.interval,
-            deadline=watch.deadline,
+            jobid=state.jobid,
+            poll_interval=state.interval,
+            deadline=state.deadline,
             cancel_on_kill=task.cancel_on_kill,
             end_from_trigger=returns if task.end_from_trigger and not why_not else None,
         )
-        left = timedelta(seconds=max(LOOK_GAP, watch.deadline - time.time()))
+        left = timedelta(seconds=max(MIN_POLL_INTERVAL, state.deadline - time.time()))
         return {"trigger": trigger, "method_name": "execute_complete", "timeout": left + BACKSTOP}
+
+
+def is_trigger_timeout(next_method: str, next_kwargs: dict[str, Any] | None) -> bool:
+    """
+    Whether Airflow resumes a task only to say that its trigger was not heard of in time.
+
+    That is the backstop, met when no triggerer was alive past the deadline: the job may have ended long ago.
+
+    :param next_method: as ``resume_execution`` gets it
+    :param next_kwargs: as ``resume_execution`` gets it
+    """
+    return next_method == _FAIL_METHOD and (next_kwargs or {}).get("error") == _TRIGGER_TIMEOUT
 
 
 def _leg_start(context: Context) -> float:
@@ -195,25 +214,45 @@ def ended_job(event: dict[str, Any], *, hook: PikaHook, jobid: str, cancel_on_ti
 def timed_out(message: str, *, hook: PikaHook, jobid: str, cancel: bool, log: Logger) -> AirflowSensorTimeout:
     """Return the timeout to raise, after cancelling the job if the task asks for that."""
     if cancel:
-        left = _cancel(hook, jobid, log)
+        left = cancel_job(hook, jobid, log)
     else:
         left = (
-            "The job was left alone and may still end: look again with a PikaJobSensor on this jobid, or give a longer"
+            "The job was left alone and may still end: wait again with a PikaJobSensor on this jobid, or give a longer"
             " timeout."
         )
     return AirflowSensorTimeout(f"{message} {left}")
 
 
-def completed(job: Job, *, hook: PikaHook, push: Callable[[str, Any], None] | None, log: Logger) -> dict[str, Any]:
+def job_error(hook: PikaHook, job: Job, *, retry_failed: bool = False) -> Exception:
     """
-    Hand on a job that has ended: its keys, and its ``video_url`` in an XCom of its own.
+    Return what a task raises for a job that ended badly.
+
+    :param retry_failed: let a retry follow a job that ended ``failed``; the same input that was ``moderated`` would be
+        again, and ``cancelled`` is somebody's will
+    """
+    error = hook.job_failed(job)
+    return error if retry_failed and job.status == "failed" else task_error(error)
+
+
+def completed(
+    job: Job,
+    *,
+    hook: PikaHook,
+    push: Callable[[str, Any], None] | None,
+    log: Logger,
+    retry_failed: bool = False,
+) -> dict[str, Any]:
+    """
+    Push the results of a job that has ended: return its keys, and push its ``video_url`` as an XCom of its own.
 
     :param push: pushes an XCom, None where the task pushes none
+    :param retry_failed: as for :func:`job_error`
     :raises AirflowFailException: when the job ended badly
+    :raises PikaJobFailedError: when it ended ``failed`` and may be retried
     """
     count_job(job)
     if job.status != "completed":
-        raise task_error(hook.job_failed(job))
+        raise job_error(hook, job, retry_failed=retry_failed)
     if job.video_url is None:
         log.warning("Job %s has completed, but there is no video among its attachments.", job.jobid)
     else:
@@ -221,58 +260,3 @@ def completed(job: Job, *, hook: PikaHook, push: Callable[[str, Any], None] | No
     if push:
         push("video_url", job.video_url)
     return job.public()
-
-
-def ask_on_kill(question: Callable[[], T], log: Logger) -> T | None:
-    """
-    Ask Airflow something while the task is being killed; None if there is no answer in time.
-
-    In a thread: the signal may have struck while the main thread talks to the supervisor, holding its lock.
-    """
-    pool = ThreadPoolExecutor(max_workers=1)
-    try:
-        return pool.submit(question).result(timeout=_KILL_PATIENCE)
-    except Exception as error:  # noqa: BLE001 - whatever the reason, what cannot be known changes nothing
-        log.warning("Airflow did not answer while this task was being killed: %r", error)
-        return None
-    finally:
-        pool.shutdown(wait=False)
-
-
-def cancel_if_failed(state: str | None, hook: PikaHook, jobid: str, log: Logger) -> None:
-    """
-    Cancel the job of a killed task, if and only if a person marked the task as failed.
-
-    In any other state the job is left alone: it may be another try's by now, and it is paid for.
-    """
-    if state == "failed":
-        log.info("The task was marked as failed. %s", _cancel(hook, jobid, log))
-    else:
-        log.info("Job %s was left alone: the task is %s, not failed.", jobid, state or "in no state we know")
-
-
-def task_state(ti: Any) -> str | None:
-    """
-    Ask Airflow for the state of a task instance, from a worker or a triggerer.
-
-    On a kill it tells the reason, and nothing else does: ``failed`` and ``success`` are a person's marks,
-    ``restarting`` is a clear, ``running`` a node that goes down.
-    """
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    mapped = ti.map_index is not None and ti.map_index >= 0
-    states = RuntimeTaskInstance.get_task_states(
-        dag_id=ti.dag_id, map_index=ti.map_index if mapped else None, task_ids=[ti.task_id], run_ids=[ti.run_id]
-    )
-    of_run: dict[str, str] = states.get(ti.run_id, {})
-    return of_run.get(f"{ti.task_id}_{ti.map_index}" if mapped else ti.task_id)
-
-
-def _cancel(hook: PikaHook, jobid: str, log: Logger) -> str:
-    try:
-        job = hook.cancel_job(jobid)
-    except PikaError as error:
-        # The task ends as it does whether or not this works; the job then runs to its end.
-        log.warning("Job %s could not be cancelled: %s", jobid, error)
-        return "Cancelling it failed; see the log."
-    return f"Asked the API to cancel job {jobid}: it is {job.status or 'in an unnamed state'}."

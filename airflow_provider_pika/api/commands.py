@@ -36,6 +36,8 @@ MESSAGE_LIMIT = 20
 PROMPT_LIMIT = 1500
 REPLY_LIMIT = 1024
 MAX_JOBS_LIMIT = 10
+# Not the API's, which names none: a larger image is refused before it is sent.
+IMAGE_MAX_BYTES = 25 * 2**20
 
 P = ParamSpec("P")
 
@@ -91,6 +93,11 @@ class Command(Generic[P]):
     def fields(self) -> tuple[Field, ...]:
         """Its fields in the API's order, the common ones last."""
         return fields_of(self.inputs)
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of its fields that an operator takes: all but the Discord token, which is the connection's."""
+        return tuple(spec.name for spec in self.fields if spec.name != "discord")
 
 
 @dataclass(frozen=True, kw_only=True)

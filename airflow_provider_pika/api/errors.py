@@ -31,12 +31,27 @@ from airflow_provider_pika.exceptions import (
 )
 
 MAY_EXIST = (
-    "A job may have been made and paid for: look for it on the account before submitting again; clearing the task"
-    " means 'make a new one'."
+    "A job may have been made and paid for: look at the Discord channel, or at list_jobs() while it runs, before"
+    " submitting again; clearing the task means 'go on with a job that still runs, else make a new one and pay for it'."
 )
 _EXCERPT = 200
 # 408: the service gave up waiting for the rest of the request, which says nothing of what it did so far.
-_IN_PASSING = frozenset({408, 425})
+_TRANSIENT = frozenset({408, 425})
+# Whoever answers a read with these, in whatever form: the token or the subscription needs a person.
+_FINAL_IN_ANY_FORM = frozenset({401, 402})
+_NOT_THE_API = (
+    "This is no answer of the API: is a proxy or firewall in between, or the root URL in the connection's host wrong?"
+    " It may pass: try again later."
+)
+_NOT_FOLLOWED = "Redirects are not followed: put the final root URL into the connection's host."
+_ENDED: dict[str, str] = {
+    "moderated": "The same input will be refused again: change the message, the prompt or the image.",
+    "failed": (
+        "Another try may work: clear the task that submitted it, or give that task retry_failed=True. Either makes,"
+        " and pays for, a new job."
+    ),
+    "cancelled": "Clear the task that submitted it to make, and pay for, a new job.",
+}
 
 _ADVICE: dict[type[PikaError], str] = {
     PikaAuthError: "Put a valid API token into the password of the connection.",
@@ -58,7 +73,7 @@ _BY_STATUS: dict[int, type[PikaError]] = {
 }
 
 # What no retry can mend. Everything else may pass.
-_FINAL = (
+_NOT_RETRYABLE = (
     PikaRequestError,
     PikaAuthError,
     PikaPaymentError,
@@ -71,16 +86,16 @@ _FINAL = (
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer, whichever transport brought it."""
+    """An HTTP answer."""
 
     status: int
     headers: Mapping[str, str]
     text: str
 
 
-def is_final(error: PikaError) -> bool:
-    """Whether no retry can mend this error."""
-    return isinstance(error, _FINAL)
+def is_retryable(error: PikaError) -> bool:
+    """Whether trying again later may mend this error."""
+    return not isinstance(error, _NOT_RETRYABLE)
 
 
 def read_job(call: Call, url: str, answer: Answer) -> Job:
@@ -121,6 +136,12 @@ def read_object(call: Call, url: str, answer: Answer) -> dict[str, Any]:
     return body
 
 
+def read_nothing(call: Call, url: str, answer: Answer) -> None:
+    """Take an answer that has no body, as that of a changed account."""
+    if not 200 <= answer.status < 300:
+        _json(call, url, answer)
+
+
 def lost(call: Call, url: str, reason: object, *, left: bool, cut: bool = False) -> PikaError:
     """
     Word a call that got no answer.
@@ -138,13 +159,17 @@ def lost(call: Call, url: str, reason: object, *, left: bool, cut: bool = False)
 
 
 def job_failed(job: Job, base_url: str) -> PikaJobFailedError:
-    """Word a job that ended badly."""
+    """
+    Word a job that ended badly.
+
+    :param base_url: the API's root URL, empty if the connection cannot be read just now
+    """
     call = get_job(job.jobid)
     error = _text_of(job.raw.get("error"))
     details = _text_of(job.raw.get("errorDetails"))
     return PikaJobFailedError(
-        f"Job {job.jobid} ended {job.status}: {job.words}. Asked: GET {base_url}{call.target}."
-        " Submit again with another input if it was moderated; a failed one may work a second time.",
+        f"Job {job.jobid} ended {job.status}: {job.reason}. Asked: GET {base_url}{call.target}."
+        f" {_ENDED.get(job.status, '')}".rstrip(),
         error=error,
         details=details,
         jobid=job.jobid,
@@ -158,7 +183,7 @@ def _json(call: Call, url: str, answer: Answer) -> Any:
         body = None
     if 200 <= answer.status < 300:
         if body is None:
-            raise _unreadable(call, url, answer, _what_instead_of_json(answer))
+            raise _unreadable(call, url, answer, _what_instead_of_json(answer), advice=_not_the_api(call, answer))
         return body
     raise _refusal(call, url, answer, body if isinstance(body, dict) else {})
 
@@ -184,23 +209,37 @@ def _refusal(call: Call, url: str, answer: Answer, body: dict[str, Any]) -> Pika
             said += f", {len(jobids)} jobs running"
             return _error(PikaQueueFullError, call, url, said, executing_jobs=jobids, **about)
         return _error(PikaRateLimitedError, call, url, said, **about)
-    if status >= 500 or status in _IN_PASSING:
+    if status >= 500 or status in _TRANSIENT:
         kind = PikaUnknownOutcomeError if call.is_submit else PikaUnavailableError
-        return _error(kind, call, url, said, **about)
+        return _error(kind, call, url, said, advice=None if body else _not_the_api(call, answer), **about)
     if 300 <= status < 400:
-        target = answer.headers.get("location", "nowhere")
+        said += f", a redirect to {answer.headers.get('location', 'nowhere')}"
         # Following it would send the body, and the Discord token in it, to a host nobody chose.
-        advice = "Redirects are not followed: put the final root URL into the connection's host."
-        return _error(PikaRequestError, call, url, f"{said}, a redirect to {target}", advice=advice, **about)
+        if call.is_submit:
+            return _error(PikaRequestError, call, url, said, advice=_NOT_FOLLOWED, **about)
+        # A login page on the way to the API redirects a read for a while: no reason to give up a job that runs.
+        return _error(PikaUnavailableError, call, url, said, advice=f"{_NOT_FOLLOWED} {_NOT_THE_API}", **about)
+    if not call.is_submit and status not in _FINAL_IN_ANY_FORM and not isinstance(body.get("error"), str):
+        # A firewall's page about a read says nothing of the job, which runs on and is paid for.
+        if body:
+            said += f", {_what_instead_of_json(answer)}"
+        return _error(PikaUnavailableError, call, url, said, advice=_NOT_THE_API, **about)
     if status == 404 and not call.jobid:
         advice = "The API has no such route: is the root URL in the connection's host right?"
         return _error(PikaNotFoundError, call, url, said, advice=advice, **about)
     return _error(_BY_STATUS.get(status, PikaRequestError), call, url, said, **about)
 
 
-def _unreadable(call: Call, url: str, answer: Answer, what: str) -> PikaError:
+def _unreadable(call: Call, url: str, answer: Answer, what: str, *, advice: str | None = None) -> PikaError:
     kind = PikaUnknownOutcomeError if call.is_submit else PikaUnavailableError
-    return _error(kind, call, url, f"HTTP {answer.status} with {what}", status=answer.status, jobid=call.jobid)
+    said = f"HTTP {answer.status} with {what}"
+    return _error(kind, call, url, said, advice=advice, status=answer.status, jobid=call.jobid)
+
+
+def _not_the_api(call: Call, answer: Answer) -> str | None:
+    """Return the advice for a read answered by a page; what was cut short or left empty may well be the API's own."""
+    text = answer.text.strip()
+    return _NOT_THE_API if text and text[0] not in "{[" and not call.is_submit else None
 
 
 def _what_instead_of_json(answer: Answer) -> str:

@@ -73,13 +73,13 @@ class Job:
         return float((updated - created).total_seconds())  # type: ignore[operator, union-attr]
 
     @property
-    def words(self) -> str:
+    def reason(self) -> str:
         """The API's own words about how the job ended, as far as it gave any."""
         said = [str(self.raw[key]) for key in ("error", "errorDetails", "content") if self.raw.get(key)]
         return ": ".join(said) or "the API gave no reason"
 
     def public(self) -> dict[str, Any]:
-        """Return the API's keys a task hands on, with the jobid always among them."""
+        """Return the API's keys a task pushes, with the jobid always among them."""
         return {key: value for key, value in self.raw.items() if key not in _PRIVATE_KEYS} | {"jobid": self.jobid}
 
 

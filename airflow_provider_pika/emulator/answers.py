@@ -16,15 +16,10 @@ from starlette.responses import (
     Response,
 )
 
-from airflow_provider_pika.emulator.film import HEIGHT, WIDTH, film_size
-from airflow_provider_pika.emulator.state import (
-    ACCOUNT_DISCORD,
-    Job,
-    Refusal,
-    State,
-    mask,
-    queue_full,
-)
+from airflow_provider_pika.emulator.film import film_size
+from airflow_provider_pika.emulator.jobs import Job
+from airflow_provider_pika.emulator.scenes import HEIGHT, WIDTH, scene_of
+from airflow_provider_pika.emulator.state import Refusal, State, queue_full
 
 if TYPE_CHECKING:
     from airflow_provider_pika.emulator.faults import Fault
@@ -57,14 +52,9 @@ def no_route(method: str, path: str) -> Response:
     return HTMLResponse(html, 404)
 
 
-def account(channel: str, limit: int) -> dict[str, Any]:
-    """Return a configured account as the API shows it."""
-    return {"channel": channel, "discord": mask(ACCOUNT_DISCORD), "maxJobs": limit}
-
-
 def attachment_path(job: Job) -> str:
     """Return where the job's film is served, without the query that makes it readable."""
-    name = re.sub(r"[^A-Za-z0-9]+", "_", job.asked.prompt)[:40].strip("_") or "video"
+    name = re.sub(r"[^A-Za-z0-9]+", "_", job.shows.prompt)[:40].strip("_") or "video"
     return f"/attachments/{job.channel}/{_ATTACHMENT_IDS + job.number}/{name}.mp4"
 
 
@@ -75,29 +65,28 @@ def job_body(job: Job, state: State, links: Links, base_url: str) -> dict[str, A
     :param base_url: where the client reaches this server
     """
     asked = job.asked
+    # A button's job tells what it makes anew, and its own jobid where the button's form named its parent.
+    fields = {name: value for name, value in (job.shows.told() | asked.told()).items() if name != "jobid"}
     body: dict[str, Any] = {
         "jobid": job.jobid,
-        "verb": "pika-encrypt_text",
+        "verb": asked.command.verb,
         "status": job.status,
         "created": _utc(job.created),
         "updated": _utc(job.updated),
-        "message": asked.message,
-        "prompt": asked.prompt,
-        "font": asked.font,
-        "image": asked.image,
+        **fields,
         "discord": job.discord,
         "channel": job.channel,
         "maxJobs": job.max_jobs,
         "replyUrl": asked.reply_url,
         "replyRef": asked.reply_ref,
         "messageId": str(_MESSAGE_IDS + job.number),
-        "content": job.content or f"**{asked.prompt}** - `{asked.message}` ({_progress(job, state.now())})",
+        "content": job.content or _content(job, state.now()),
         "timestamp": datetime.fromtimestamp(job.updated, timezone.utc).isoformat(timespec="microseconds"),
         "error": job.reason,
         "code": 200,
     }
     if job.status == "completed":
-        body["buttons"] = ["retry"]
+        body["buttons"] = job.buttons
         if not job.traits.no_video:
             body["attachments"] = [_attachment(job, state, links, base_url)]
     return {name: value for name, value in body.items() if value is not None}
@@ -108,7 +97,7 @@ def for_fault(fault: Fault, state: State, base_url: str, method: str, path: str)
     params = fault.params
     if fault.kind == "queue_full":
         executing = [job.jobid for job in state.running()]
-        return refused(queue_full(executing or ["job:20240101000000000-user:1000-channel:1-bot:pika"]))
+        return _later(refused(queue_full(executing or ["job:20240101000000000-user:1000-channel:1-bot:pika"])), params)
     if fault.kind == "discord_429":
         limits = {
             "message": "You are being rate limited.",
@@ -117,14 +106,11 @@ def for_fault(fault: Fault, state: State, base_url: str, method: str, path: str)
         details = "rate limited, slow down" if params.get("unreadable") else json.dumps(limits | {"global": False})
         return error(429, "Discord refused the request", errorDetails=details)
     if fault.kind == "rate_limit":
-        answer = error(429, "Too many requests")
-        if "retry_after" in params:
-            answer.headers["Retry-After"] = f"{params['retry_after']:g}"
-        return answer
+        return _later(error(429, "Too many requests"), params)
     if fault.kind == "route_missing":
         return no_route(method, path)
     if fault.kind == "redirect":
-        return RedirectResponse(params.get("location", f"{base_url}/_emulator/redirected"), 307)
+        return RedirectResponse(params.get("location", f"{base_url}/_emulator/redirected"), params.get("status", 307))
     plain = {
         "bad_request": (400, "Something is wrong with the request"),
         "unauthorized": (401, "Unauthorized"),
@@ -133,6 +119,12 @@ def for_fault(fault: Fault, state: State, base_url: str, method: str, path: str)
         "not_found": (404, "Unable to locate what was asked for"),
     }
     return error(*plain[fault.kind]) if fault.kind in plain else None
+
+
+def echo(fault: Fault, authorization: str, discord: str | None) -> Response:
+    """Return an error that repeats what the client sent, its secrets included, as a careless server does."""
+    sent = f"Authorization: {authorization}" + (f", discord: {discord}" if discord else "")
+    return error(int(fault.params.get("status", 500)), f"Cannot process {sent}", errorDetails=sent)
 
 
 def distorted(fault: Fault, whole: Response) -> Response:
@@ -147,7 +139,9 @@ def distorted(fault: Fault, whole: Response) -> Response:
         return HTMLResponse(_HTML_PAGE, fault.params.get("status", 200))
     if fault.kind == "empty":
         return Response(b"", fault.params.get("status", 200))
-    body = json.loads(bytes(whole.body) or b"null")
+    if not whole.body:
+        return whole
+    body = json.loads(bytes(whole.body))
     if fault.kind == "list_instead":
         return JSONResponse({"jobs": body} if isinstance(body, list) else [body], whole.status_code)
     body.pop("jobid", None)
@@ -175,6 +169,12 @@ def film_answer(film: bytes, byte_range: str | None, etag: str, if_range: str | 
     return Response(film[start : end + 1], 206, headers, "video/mp4")
 
 
+def _later(answer: Response, params: dict[str, Any]) -> Response:
+    if "retry_after" in params:
+        answer.headers["Retry-After"] = f"{params['retry_after']:g}"
+    return answer
+
+
 def _attachment(job: Job, state: State, links: Links, base_url: str) -> dict[str, Any]:
     now = state.now()
     lasts = state.settings.link_seconds
@@ -186,13 +186,18 @@ def _attachment(job: Job, state: State, links: Links, base_url: str) -> dict[str
     return {
         "id": str(_ATTACHMENT_IDS + job.number),
         "filename": path.rsplit("/", 1)[1],
-        "size": film_size(job.asked.message, job.asked.prompt),
+        "size": film_size(scene_of(job.shows, job.take)),
         "url": url,
         "proxy_url": url,
         "width": WIDTH,
         "height": HEIGHT,
         "content_type": "video/mp4",
     }
+
+
+def _content(job: Job, now: float) -> str:
+    hides = f" - `{job.shows.message}`" if job.shows.message else ""
+    return f"**{job.shows.prompt}**{hides} ({_progress(job, now)})"
 
 
 def _progress(job: Job, now: float) -> str:

@@ -5,31 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_pika.api.commands import (
-    ACCOUNT_PATH,
-    CANCEL_PATH,
-    CHECK_PATH,
-    ENCRYPT_TEXT,
-    JOBS_PATH,
-)
+from airflow_provider_pika.api.commands import CANCEL_PATH, CHECK_PATH, COMMANDS, JOBS_PATH, Command
 from airflow_provider_pika.emulator import answers
+from airflow_provider_pika.emulator.accounts import Accounts
 from airflow_provider_pika.emulator.callbacks import Callbacks
 from airflow_provider_pika.emulator.control import Control
 from airflow_provider_pika.emulator.faults import Fault, FaultScript, read_markers
 from airflow_provider_pika.emulator.film import make_film
 from airflow_provider_pika.emulator.forms import read_submit, unknown_parameter
+from airflow_provider_pika.emulator.jobs import Job
 from airflow_provider_pika.emulator.journal import Journal, note
 from airflow_provider_pika.emulator.links import Links
-from airflow_provider_pika.emulator.state import Job, Refusal, State
-from airflow_provider_pika.emulator.wire import Cut, Dropped
+from airflow_provider_pika.emulator.scenes import scene_of
+from airflow_provider_pika.emulator.state import Refusal, State
+from airflow_provider_pika.emulator.wire import Cut, Dripped, Dropped
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -66,12 +65,11 @@ class PikaApp:
     def asgi(self) -> Starlette:
         """Return the app to serve; it needs :class:`~airflow_provider_pika.emulator.wire.Connection`."""
         routes = [
-            Route(ENCRYPT_TEXT.path, self.submit, methods=["POST"]),
+            *(Route(command.path, partial(self.submit, command), methods=["POST"]) for command in COMMANDS.values()),
             Route(f"{JOBS_PATH}/", self.read_job),
             Route(JOBS_PATH, self.list_jobs),
             Route(f"{CANCEL_PATH}/", self.cancel_job),
-            Route(ACCOUNT_PATH, self.list_accounts),
-            Route(f"{ACCOUNT_PATH}/{{channel}}", self.read_account),
+            *Accounts(self.state, self._called).routes(),
             Route(CHECK_PATH, self.check_token),
             Route("/attachments/{channel}/{id}/{filename}", self.attachment),
             *Control(self.state, self.faults, self.journal, self.links).routes(),
@@ -82,11 +80,15 @@ class PikaApp:
         app.add_middleware(self.journal.middleware)
         return app
 
-    async def submit(self, request: Request) -> Response:
-        """Answer ``POST /v1/pika/encrypt_text``."""
+    async def submit(self, command: Command[...], request: Request) -> Response:
+        """Answer ``POST /v1/pika/<command>``."""
         counters = self.state.counters
-        counters.submits += 1
-        answer = await self._submit(request)
+        try:
+            answer = await self._submit(command, request)
+        except ClientDisconnect:
+            # Who hangs up before the whole body has come has asked for nothing, and nobody waits for an answer.
+            note(request, "broke off")
+            return Response(status_code=400)
         if isinstance(answer, (Dropped, Cut)):
             counters.submits_lost += 1
         elif answer.status_code >= HTTPStatus.MULTIPLE_CHOICES:
@@ -94,16 +96,21 @@ class PikaApp:
             counters.submits_refused[status] = counters.submits_refused.get(status, 0) + 1
         return answer
 
-    async def _submit(self, request: Request) -> Response:
+    async def _submit(self, command: Command[...], request: Request) -> Response:
         if not self._may(request):
+            self.state.counters.submits += 1
             return answers.error(401, "Unauthorized")
         try:
-            asked = await read_submit(request)
+            await request.body()
+            self.state.counters.submits += 1
+            asked = await read_submit(request, command)
             traits, _ = read_markers(asked.prompt)
         except (Refusal, ValueError) as wrong:
             refusal = wrong if isinstance(wrong, Refusal) else Refusal(400, str(wrong))
             note(request, str(refusal))
             return answers.refused(refusal)
+
+        request.state.discord = asked.discord
 
         async def work(fault: Fault | None) -> Response:
             end_now = fault.kind if fault and fault.kind in ("failed", "moderated") else None
@@ -157,31 +164,6 @@ class PikaApp:
 
         return await self._called(request, "cancel", work, jobid)
 
-    async def list_accounts(self, request: Request) -> Response:
-        """Answer ``GET /v1/pika/account``."""
-        self.state.counters.accounts += 1
-
-        async def work(_: Fault | None) -> Response:
-            channels = self.state.settings.channels
-            if not channels:
-                return Response(status_code=404)
-            return JSONResponse({name: answers.account(name, limit) for name, limit in channels.items()})
-
-        return await self._called(request, "account", work)
-
-    async def read_account(self, request: Request) -> Response:
-        """Answer ``GET /v1/pika/account/<channel>``."""
-        self.state.counters.accounts += 1
-        channel = request.path_params["channel"]
-
-        async def work(_: Fault | None) -> Response:
-            limit = self.state.settings.channels.get(channel)
-            if limit is None:
-                raise Refusal(404, f"Unable to locate account {channel}")
-            return JSONResponse(answers.account(channel, limit))
-
-        return await self._called(request, "account", work)
-
     async def check_token(self, request: Request) -> Response:
         """Answer ``GET /v2/account``."""
         self.state.counters.checks += 1
@@ -209,7 +191,7 @@ class PikaApp:
                 return PlainTextResponse(answers.EXPIRED_TEXT, 404)
             # One at a time: a film asked for twice at once is encoded once, and the machine stays usable.
             async with self._encoding:
-                film = await run_in_threadpool(make_film, job.asked.message, job.asked.prompt)
+                film = await run_in_threadpool(make_film, scene_of(job.shows, job.take))
             wanted = None if fault and fault.kind == "ignore_range" else request.headers.get("range")
             return answers.film_answer(film, wanted, f'"{job.jobid}"', request.headers.get("if-range"))
 
@@ -236,11 +218,15 @@ class PikaApp:
         early = answers.for_fault(fault, self.state, _base(request), request.method, request.url.path)
         if early is not None:
             return early
+        if fault.kind == "echo":
+            return answers.echo(fault, request.headers["authorization"], getattr(request.state, "discord", None))
         if fault.kind == "drop_before":
             return Dropped()
         if fault.kind in ("server_error", "html"):
             works = fault.params.get("work", fault.params.get("status") == HTTPStatus.GATEWAY_TIMEOUT)
             return answers.distorted(fault, await _answered(request, work, fault) if works else Response())
+        if fault.kind == "slow_take":
+            await asyncio.sleep(fault.params.get("seconds", 5))
         whole = await _answered(request, work, fault)
         if fault.kind == "slow":
             await asyncio.sleep(fault.params.get("seconds", 5))
@@ -259,7 +245,7 @@ class PikaApp:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         async def tick() -> None:
             while True:
-                # Jobs end in time, and are reported to their replyUrl, although nobody looks at them.
+                # Jobs end in time, and are reported to their replyUrl, although nobody polls them.
                 self.state.settle()
                 self._callbacks.start_due()
                 await asyncio.sleep(_TICK)
@@ -280,6 +266,8 @@ async def _answered(request: Request, work: _Work, fault: Fault | None) -> Respo
 def _spoilt(fault: Fault, whole: Response) -> Response:
     if fault.kind == "drop_after":
         return Dropped()
+    if fault.kind == "drip":
+        return Dripped(whole, fault.params.get("seconds", 1), with_head=fault.params.get("part") == "all")
     if fault.kind == "cut":
         keep = fault.params.get("bytes")
         return Cut(whole, None if keep is None else int(keep))

@@ -14,7 +14,8 @@ from starlette.concurrency import run_in_threadpool
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_pika.emulator.state import Job, State
+    from airflow_provider_pika.emulator.jobs import Job
+    from airflow_provider_pika.emulator.state import State
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _TIMEOUT = 5

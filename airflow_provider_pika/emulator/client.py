@@ -73,8 +73,8 @@ class EmulatorClient:
         """
         Change how jobs made from now on behave, until the next reset.
 
-        :param settings: any of ``seconds``, ``reads``, ``at_once=True``, ``max_jobs``, ``link_seconds``, ``channels``
-            (a dict of channel to maxJobs)
+        :param settings: any of ``seconds``, ``reads``, ``at_once=True``, ``max_jobs``, ``link_seconds``, ``list_delay``
+            (seconds until the list shows a job), ``channels`` (a dict of channel to maxJobs)
         """
         self._ask("/_emulator/configure", settings)
 

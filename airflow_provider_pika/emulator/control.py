@@ -12,8 +12,9 @@ from starlette.routing import Route
 
 from airflow_provider_pika.emulator import answers
 from airflow_provider_pika.emulator.faults import Fault, FaultScript
+from airflow_provider_pika.emulator.jobs import Job
 from airflow_provider_pika.emulator.settings import number
-from airflow_provider_pika.emulator.state import Job, Refusal, State
+from airflow_provider_pika.emulator.state import Refusal, State
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +35,7 @@ h2 {{ margin: 1.6rem 0 .3rem }} .id {{ font: 12px monospace; color: #6b7280 }} .
 
 
 class Control:
-    """Scripting, counting and looking; no auth, as the emulator listens on the loopback only."""
+    """Scripting, counting and showing; no auth, as the emulator listens on the loopback only."""
 
     def __init__(self, state: State, faults: FaultScript, journal: Journal, links: Links) -> None:
         self._state = state
@@ -118,7 +119,7 @@ class Control:
             f"{counters.requests} requests",
             f"{counters.submits} submits",
             f"{len(jobs)} jobs made",
-            f"{sum(len(times) for times in counters.polls.values())} looks at jobs",
+            f"{sum(len(times) for times in counters.polls.values())} polls",
             f"smallest gap {_seconds(counters_json(state)['polls']['smallest_gap'])}",
             f"{counters.attachments} downloads",
         ]
@@ -149,9 +150,9 @@ class Control:
             now = state.now()
             url = base + self._links.sign(answers.attachment_path(job), now, now + state.settings.link_seconds)
             film = f'<a href="{escape(url)}">film</a>'
-        about = f'{escape(job.asked.prompt[:100])}<br><span class="id">{escape(job.jobid)}</span>'
+        about = f'{escape(job.shows.prompt[:100])}<br><span class="id">{escape(job.jobid)}</span>'
         return [
-            escape(job.asked.message),
+            escape(job.shows.message or job.asked.command.name),
             about,
             escape(job.status),
             _seconds(age),
@@ -195,9 +196,11 @@ def counters_json(state: State) -> dict[str, Any]:
 def _job_json(job: Job) -> dict[str, Any]:
     return {
         "jobid": job.jobid,
+        "verb": job.asked.command.verb,
+        "parent": job.asked.texts.get("jobid"),
         "replyRef": job.asked.reply_ref,
-        "message": job.asked.message,
-        "prompt": job.asked.prompt,
+        "message": job.shows.message,
+        "prompt": job.shows.prompt,
         "channel": job.channel,
         "status": job.status,
         "created": _moment(job.created),

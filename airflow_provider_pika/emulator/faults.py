@@ -8,7 +8,7 @@ about that job. One call is struck by one fault, the oldest first.
 =================  =======================================================  ===============================
 kind               what the client gets                                     parameters
 =================  =======================================================  ===============================
-``queue_full``     429 with ``executingJobs``; no job is made
+``queue_full``     429 with ``executingJobs``; no job is made               ``retry_after`` (the header)
 ``discord_429``    429, ``errorDetails`` is a string holding JSON           ``retry_after``, ``unreadable``
 ``rate_limit``     429 of no particular form                                ``retry_after`` (the header)
 ``bad_request``    400
@@ -25,14 +25,18 @@ kind               what the client gets                                     para
 ``drop_before``    the connection is dropped, nothing was done
 ``drop_after``     the connection is dropped, but the work was done
 ``slow``           the work is done, the answer comes late                  ``seconds``
+``slow_take``      the work is done late, even if the client has gone       ``seconds``
+``drip``           the answer comes byte by byte, so long after another     ``seconds``, ``part``
+``echo``           an error that repeats Authorization and ``discord``      ``status``
 ``empty``          no bytes at all                                          ``status``
 ``list_instead``   a list where an object belongs, or the other way round
 ``no_jobid``       200 without the jobid
-``redirect``       307                                                      ``location``
+``redirect``       307, or another                                          ``status``, ``location``
 ``ignore_range``   the whole file although a range was asked for
 =================  =======================================================  ===============================
 
-``work`` says whether the job is made all the same (by default only for a 504).
+``work`` says whether the job is made all the same (by default only for a 504). ``part`` is ``body``, or ``all`` for
+status line and headers as well.
 
 These kinds are about a **job** instead of a call. With ``"on": "submit"`` they belong to the next
 ``times`` jobs made, together with a fault that strikes the submit; with a ``jobid`` to that job, now.
@@ -55,8 +59,8 @@ About the job: ``failed``, ``late-moderated``, ``cancelled``, ``stuck``, ``unlis
 
 About the submit, striking only the first submit of that same prompt: every kind of the first table but
 ``failed``, ``ignore_range`` and ``forbidden``, and ``failed_at_once``; for short ``400``, ``401``, ``402``,
-``404``, ``422``, ``500``, ``502``, ``503``, ``504``. Numbers: ``slow=SECONDS``, ``discord_429=RETRY_AFTER``,
-``rate_limit=RETRY_AFTER``, ``cut=BYTES``.
+``404``, ``422``, ``500``, ``502``, ``503``, ``504``. Numbers: ``slow=SECONDS``, ``slow_take=SECONDS``,
+``drip=SECONDS``, ``queue_full=RETRY_AFTER``, ``discord_429=RETRY_AFTER``, ``rate_limit=RETRY_AFTER``, ``cut=BYTES``.
 """
 
 from __future__ import annotations
@@ -72,7 +76,7 @@ CALLS = ("submit", "job", "list", "cancel", "account", "check", "attachment")
 _JSON_CALLS = frozenset(CALLS) - {"attachment"}
 # kind -> the calls it can strike and the parameters it takes
 _CALL_KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "queue_full": (frozenset({"submit"}), frozenset()),
+    "queue_full": (frozenset({"submit"}), frozenset({"retry_after"})),
     "discord_429": (_JSON_CALLS, frozenset({"retry_after", "unreadable"})),
     "rate_limit": (frozenset(CALLS), frozenset({"retry_after"})),
     "bad_request": (_JSON_CALLS, frozenset()),
@@ -89,10 +93,13 @@ _CALL_KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "drop_before": (frozenset(CALLS), frozenset()),
     "drop_after": (frozenset(CALLS), frozenset()),
     "slow": (frozenset(CALLS), frozenset({"seconds"})),
+    "slow_take": (frozenset(CALLS), frozenset({"seconds"})),
+    "drip": (frozenset(CALLS), frozenset({"seconds", "part"})),
+    "echo": (_JSON_CALLS, frozenset({"status"})),
     "empty": (frozenset(CALLS), frozenset({"status"})),
     "list_instead": (_JSON_CALLS, frozenset()),
     "no_jobid": (frozenset({"submit", "job"}), frozenset()),
-    "redirect": (frozenset(CALLS), frozenset({"location"})),
+    "redirect": (frozenset(CALLS), frozenset({"status", "location"})),
     "ignore_range": (frozenset({"attachment"}), frozenset()),
 }
 _JOB_KINDS: dict[str, frozenset[str]] = {
@@ -120,6 +127,9 @@ _SUBMIT_MARKERS = {
 }
 _MARKER_NUMBERS = {
     "slow": "seconds",
+    "slow_take": "seconds",
+    "drip": "seconds",
+    "queue_full": "retry_after",
     "discord_429": "retry_after",
     "rate_limit": "retry_after",
     "cut": "bytes",
@@ -184,18 +194,11 @@ class Fault:
         :raises ValueError: saying what is wrong and what would be right
         """
         params = dict(wish)
-        on, kind, jobid = (
-            params.pop("on", None),
-            params.pop("kind", None),
-            params.pop("jobid", None),
-        )
+        on, kind, jobid = (params.pop(name, None) for name in ("on", "kind", "jobid"))
         times = whole_number("times", params.pop("times", 1), 1_000_000)
         after = int(number("after", params.pop("after", 0)))
         if kind in _JOB_KINDS:
-            calls, known = (
-                frozenset({"submit", "job"} if jobid else {"submit"}),
-                _JOB_KINDS[kind],
-            )
+            calls, known = frozenset({"submit", "job"} if jobid else {"submit"}), _JOB_KINDS[kind]
         elif kind in _CALL_KINDS:
             calls, known = _CALL_KINDS[kind]
         else:
@@ -216,6 +219,10 @@ def _check_params(kind: str, params: dict[str, Any]) -> None:
         raise ValueError(f"end_as takes a status of {', '.join(_ENDINGS)}, not {params['status']!r}")
     if kind == "server_error" and params.get("status", 500) not in (500, 502, 503, 504):
         raise ValueError(f"server_error takes a status of 500, 502, 503 or 504, not {params['status']!r}")
+    if kind == "redirect" and params.get("status", 307) not in (301, 302, 303, 307, 308):
+        raise ValueError(f"redirect takes a status of 301, 302, 303, 307 or 308, not {params['status']!r}")
+    if kind == "drip" and params.get("part", "body") not in ("body", "all"):
+        raise ValueError(f"drip takes a part of body or all, not {params['part']!r}")
 
 
 class FaultScript:

@@ -6,45 +6,27 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
-from airflow_provider_pika.api.commands import (
-    FONTS,
-    MAX_JOBS_LIMIT,
-    MESSAGE_LIMIT,
-    PROMPT_LIMIT,
-    REPLY_LIMIT,
-)
-from airflow_provider_pika.api.fields import utf16_length
-from airflow_provider_pika.emulator.state import Refusal, Submit
+from airflow_provider_pika.api.fields import Choice, Field, Text, WholeNumber, utf16_length
+from airflow_provider_pika.emulator.jobs import Submit, Upload
+from airflow_provider_pika.emulator.scenes import small_copy
+from airflow_provider_pika.emulator.state import Refusal
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-_TEXT_FIELDS = (
-    "message",
-    "prompt",
-    "font",
-    "discord",
-    "channel",
-    "maxJobs",
-    "replyUrl",
-    "replyRef",
-)
-_LIMITS = {
-    "message": MESSAGE_LIMIT,
-    "prompt": PROMPT_LIMIT,
-    "replyUrl": REPLY_LIMIT,
-    "replyRef": REPLY_LIMIT,
-}
+    from airflow_provider_pika.api.commands import Command
+
 _BOT_PARAMETERS = frozenset({"camera", "fps", "motion", "gs", "neg", "ar", "seed", "w", "size"})
 
 
-async def read_submit(request: Request) -> Submit:
+async def read_submit(request: Request, command: Command[...]) -> Submit:
     """
-    Read the multipart body of an ``encrypt_text`` submit.
+    Read the multipart body of a command's submit.
 
     :raises Refusal: 400, naming the field and what is wrong with it
     """
@@ -59,7 +41,7 @@ async def read_submit(request: Request) -> Submit:
     except (HTTPException, MultiPartException, ValueError, KeyError) as wrong:
         raise Refusal(400, f"The multipart body is unreadable: {getattr(wrong, 'detail', wrong)}") from wrong
     try:
-        return _checked(form)
+        return await _checked(form, command)
     finally:
         await form.close()
 
@@ -70,59 +52,62 @@ def unknown_parameter(prompt: str) -> str | None:
     return next((f"-{name}" for name in names if name not in _BOT_PARAMETERS), None)
 
 
-def _checked(form: FormData) -> Submit:
+async def _checked(form: FormData, command: Command[...]) -> Submit:
+    specs = {spec.api_name: spec for spec in command.fields}
     counts = Counter(name for name, _ in form.multi_items())
     for name, count in counts.items():
-        if name not in (*_TEXT_FIELDS, "image"):
+        if name not in specs:
             raise Refusal(400, f"Unknown field {name}")
         if count > 1:
             raise Refusal(400, f"Field {name} was given {count} times")
-    texts = {name: _text(name, form[name]) for name in counts if name != "image"}
-    for name in ("message", "prompt"):
-        if name not in texts:
+    for name, spec in specs.items():
+        if spec.required and name not in counts:
             raise Refusal(400, f"Required field {name} is missing")
-    if "font" in texts and texts["font"] not in FONTS:
-        raise Refusal(400, f"Field font must be one of {', '.join(FONTS)}")
+    texts = {name: _text(specs[name], form[name]) for name in counts if not specs[name].is_file}
     if "discord" in texts and "channel" not in texts:
         raise Refusal(400, "Field discord was given without field channel")
+    files = {name: await _file(name, form[name]) for name in counts if specs[name].is_file}
+    max_jobs = texts.pop("maxJobs", None)
     return Submit(
-        message=texts["message"],
-        prompt=texts["prompt"],
-        font=texts.get("font"),
-        image=_image(form["image"]) if "image" in counts else None,
-        discord=texts.get("discord"),
-        channel=texts.get("channel"),
-        max_jobs=_max_jobs(texts["maxJobs"]) if "maxJobs" in texts else None,
-        reply_url=texts.get("replyUrl"),
-        reply_ref=texts.get("replyRef"),
+        command,
+        discord=texts.pop("discord", None),
+        channel=texts.pop("channel", None),
+        max_jobs=None if max_jobs is None else int(max_jobs),
+        reply_url=texts.pop("replyUrl", None),
+        reply_ref=texts.pop("replyRef", None),
+        texts=texts,
+        files=files,
     )
 
 
-def _text(name: str, value: UploadFile | str) -> str:
+def _text(spec: Field, value: UploadFile | str) -> str:
+    name, kind = spec.api_name, spec.kind
     if isinstance(value, UploadFile):
         raise Refusal(400, f"Field {name} must be a plain text part without a filename")
     if not value:
         raise Refusal(400, f"Field {name} is empty: omit it, or give it a value")
-    limit, length = _LIMITS.get(name), utf16_length(value)
-    if limit is not None and length > limit:
-        raise Refusal(400, f"Field {name} is {length} characters long, the limit is {limit}")
+    if isinstance(kind, Text) and (length := utf16_length(value)) > kind.limit:
+        raise Refusal(400, f"Field {name} is {length} characters long, the limit is {kind.limit}")
+    if isinstance(kind, Choice) and value not in kind.options:
+        raise Refusal(400, f"Field {name} must be one of {', '.join(kind.options)}")
+    if isinstance(kind, WholeNumber) and not (re.fullmatch(r"[0-9]{1,2}", value) and 1 <= int(value) <= kind.most):
+        raise Refusal(400, f"Field {name} must be a whole number from 1 to {kind.most}")
     return value
 
 
-def _max_jobs(value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,2}", value) or not 1 <= int(value) <= MAX_JOBS_LIMIT:
-        raise Refusal(400, f"Field maxJobs must be a whole number from 1 to {MAX_JOBS_LIMIT}")
-    return int(value)
-
-
-def _image(value: UploadFile | str) -> dict[str, object]:
+async def _file(name: str, value: UploadFile | str) -> Upload:
     if not isinstance(value, UploadFile) or not value.filename:
-        raise Refusal(400, "Field image must be a file part with a filename")
+        raise Refusal(400, f"Field {name} must be a file part with a filename")
     if not value.size:
-        raise Refusal(400, "Field image is an empty file")
-    if not (value.content_type or "").startswith("image/"):
+        raise Refusal(400, f"Field {name} is an empty file")
+    content_type = value.content_type or "application/octet-stream"
+    copy = await run_in_threadpool(small_copy, value.file)
+    # What a browser's Blob and curl send without saying what it is.
+    if content_type == "application/octet-stream" and copy:
+        content_type = copy.type
+    if not content_type.startswith("image/"):
         raise Refusal(
             400,
-            f"Field image must have a Content-Type of image/*, not {value.content_type or 'none'}",
+            f"Field {name} must have a Content-Type of image/*, not {value.content_type or 'none'}, or be an image",
         )
-    return {"size": value.size, "type": value.content_type}
+    return Upload(value.size, content_type, copy.jpeg if copy else None)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -15,13 +11,13 @@ import uvicorn
 
 from airflow_provider_pika.emulator.app import PikaApp
 from airflow_provider_pika.emulator.client import EmulatorClient
-from airflow_provider_pika.emulator.settings import DEFAULT_TOKEN, Settings
+from airflow_provider_pika.emulator.settings import Settings
 from airflow_provider_pika.emulator.wire import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_PATIENCE = 30
+_STOP_TIMEOUT = 30
 
 
 class Server:
@@ -92,37 +88,4 @@ def running_emulator(settings: Settings | None = None, *, port: int = 0) -> Iter
         yield client
     finally:
         server.stop()
-        thread.join(_PATIENCE)
-
-
-@contextlib.contextmanager
-def emulator_process(*flags: str) -> Iterator[EmulatorClient]:
-    """
-    Run an emulator as a process of its own for as long as the block lasts, on any free port.
-
-    :param flags: what ``python -m airflow_provider_pika.emulator --help`` shows, but for ``--port``
-    """
-    command = [
-        sys.executable,
-        "-m",
-        "airflow_provider_pika.emulator",
-        "--port",
-        "0",
-        "--quiet",
-        *flags,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
-    try:
-        first = process.stdout.readline() if process.stdout else ""
-        found = re.search(r"http://\S+", first)
-        if not found:
-            raise RuntimeError(f"the emulator did not start: {first or 'it said nothing'}")
-        token = flags[flags.index("--token") + 1] if "--token" in flags else DEFAULT_TOKEN
-        yield EmulatorClient(found.group(), token)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.communicate(timeout=_PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        thread.join(_STOP_TIMEOUT)

@@ -20,7 +20,7 @@ class Pace:
     """
     How a job comes to its end: so many seconds after the submit, or with its n-th read.
 
-    :param seconds: 0 means at once: the first look already finds the job ended
+    :param seconds: 0 means at once: the first poll already finds the job ended
     :param reads: if given, it counts instead of the seconds
     """
 
@@ -37,19 +37,21 @@ class Settings:
     :param channels: the configured accounts, channel to ``maxJobs``
     :param pace: how jobs end
     :param link_seconds: how long an attachment's signed link lasts
+    :param list_delay: how long after it was made the list shows a job
     """
 
     token: str = DEFAULT_TOKEN
     channels: dict[str, int] = field(default_factory=lambda: {DEFAULT_CHANNEL: MAX_JOBS_LIMIT})
     pace: Pace = Pace()
     link_seconds: float = DEFAULT_LINK_SECONDS
+    list_delay: float = 0.0
 
     def changed(self, wish: dict[str, Any]) -> Settings:
         """
         Return these settings with some changed, as ``/_emulator/configure`` asks for it.
 
         :param wish: any of ``seconds``, ``reads``, ``at_once``, ``max_jobs`` (of every channel), ``channels``,
-            ``link_seconds``
+            ``link_seconds``, ``list_delay``
         :raises ValueError: for a key or a value that makes no sense
         """
         settings = self
@@ -62,6 +64,8 @@ class Settings:
                 settings = replace(settings, pace=Pace(reads=whole_number(key, value, 10_000)))
             elif key == "link_seconds":
                 settings = replace(settings, link_seconds=number(key, value))
+            elif key == "list_delay":
+                settings = replace(settings, list_delay=number(key, value))
             elif key == "channels" and isinstance(value, dict):
                 limits = {str(name): whole_number(f"channels[{name}]", limit) for name, limit in value.items()}
                 settings = replace(settings, channels=limits)

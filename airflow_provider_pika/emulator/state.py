@@ -9,23 +9,20 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pika.api.commands import MAX_JOBS_LIMIT
+from airflow_provider_pika.api.commands import BUTTON, MAX_JOBS_LIMIT
 from airflow_provider_pika.api.job import FINAL_STATES
+from airflow_provider_pika.emulator.jobs import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_pika.emulator.faults import Traits
-    from airflow_provider_pika.emulator.settings import Pace, Settings
+    from airflow_provider_pika.emulator.jobs import Submit
+    from airflow_provider_pika.emulator.settings import Settings
 
 # The account's own Discord token is nobody's business, so the emulator has none and shows a mask only.
 ACCOUNT_DISCORD = "emulator account"
 _SHORTEST_SHOWN = 10
-_REASONS = {
-    "failed": "The bot failed to make the video",
-    "moderated": "Your request was moderated by the bot",
-    "cancelled": "The job was cancelled",
-}
 
 
 class Refusal(Exception):
@@ -41,49 +38,6 @@ class Refusal(Exception):
         super().__init__(error)
         self.status = status
         self.body = {"error": error, **extra, "code": status}
-
-
-@dataclass(frozen=True)
-class Submit:
-    """The fields of a submit that has passed every check on its form."""
-
-    message: str
-    prompt: str
-    font: str | None = None
-    image: dict[str, Any] | None = None
-    discord: str | None = None
-    channel: str | None = None
-    max_jobs: int | None = None
-    reply_url: str | None = None
-    reply_ref: str | None = None
-
-
-@dataclass
-class Job:
-    """One job: what was asked, and how far it has come."""
-
-    number: int
-    jobid: str
-    asked: Submit
-    discord: str
-    channel: str
-    max_jobs: int
-    created: float
-    updated: float
-    pace: Pace
-    traits: Traits
-    status: str = "started"
-    ended: float | None = None
-    content: str | None = None
-    reads: int = 0
-    links_given: int = 0
-
-    @property
-    def reason(self) -> str | None:
-        """Why it ended badly; None if it runs or has completed."""
-        if self.ended is None or self.status == "completed":
-            return None
-        return self.traits.reason or _REASONS.get(self.status, self.status)
 
 
 @dataclass
@@ -133,6 +87,7 @@ class State:
         """Forget all jobs and counters, and go back to the settings of the start."""
         self.settings = self._start_settings
         self.counters = Counters()
+        self.account_masks: dict[str, str] = {}
         self.jobs: dict[str, Job] = {}
         self._running: dict[str, Job] = {}
         self._pushed = 0.0
@@ -166,10 +121,11 @@ class State:
     def listed(self) -> list[str]:
         """Return the jobids the API's list shows."""
         now = self.now()
+        delay = self.settings.list_delay
         return [
             job.jobid
             for job in self.running()
-            if not job.traits.unlisted and now - job.created >= job.traits.late_listing
+            if not job.traits.unlisted and now - job.created >= max(job.traits.late_listing, delay)
         ]
 
     def submit(self, asked: Submit, traits: Traits, end_now: str | None = None) -> Job:
@@ -177,16 +133,20 @@ class State:
         Make a job.
 
         :param end_now: the final state of a job that ends before its submit is answered
-        :raises Refusal: if there is no account for it or no room in its queue
+        :raises Refusal: if there is no account for it or no room in its queue, or no such button to press
         """
-        channel, limit = self._account(asked)
+        parent = self._parent(asked) if asked.command is BUTTON else None
+        discord = mask(asked.discord) if asked.discord else None
+        channel, limit = self._room(asked, [parent.channel] if parent else self._accounts(asked))
         now = self.now()
         self._number += 1
         job = Job(
             number=self._number,
             jobid=self._jobid(now, channel),
             asked=asked,
-            discord=mask(asked.discord or ACCOUNT_DISCORD),
+            shows=parent.shows if parent else asked,
+            take=self._number if parent else 0,
+            discord=discord or (parent.discord if parent else self.mask_of(channel)),
             channel=channel,
             max_jobs=limit,
             created=now,
@@ -207,12 +167,12 @@ class State:
         return job
 
     def note_poll(self, jobid: str) -> None:
-        """Count a look at a job, whatever it is answered; in real time, which pushed time must not gloss over."""
+        """Count a poll of a job, whatever it is answered; in real time, which pushed time must not gloss over."""
         self.counters.polls.setdefault(jobid, []).append(self._clock())
 
     def read(self, jobid: str) -> Job:
         """
-        Look at a job as the API's ``GET`` does, which may be what moves it on.
+        Read a job as the API's ``GET`` does, which may be what moves it on.
 
         :raises Refusal: if there is none, or it does not show itself yet
         """
@@ -231,7 +191,7 @@ class State:
 
     def find(self, jobid: str) -> Job:
         """
-        Return a job without looking at it in the API's sense.
+        Return a job without reading it in the API's sense.
 
         :raises Refusal: if there is none
         """
@@ -267,7 +227,18 @@ class State:
         if self._running.pop(job.jobid, None):
             self._on_end(job)
 
-    def _account(self, asked: Submit) -> tuple[str, int]:
+    def mask_of(self, channel: str) -> str:
+        """Return the masked Discord token of a configured account."""
+        return self.account_masks.get(channel) or mask(ACCOUNT_DISCORD)
+
+    def _parent(self, asked: Submit) -> Job:
+        self.settle()
+        parent, button = self.find(asked.texts["jobid"]), asked.texts["button"]
+        if button not in parent.buttons:
+            raise Refusal(400, f"Job {parent.jobid} is {parent.status} and has no button {button}")
+        return parent
+
+    def _accounts(self, asked: Submit) -> list[str]:
         channels = self.settings.channels
         if asked.channel and not asked.discord and asked.channel not in channels:
             raise Refusal(
@@ -276,10 +247,12 @@ class State:
             )
         if not asked.channel and not channels:
             raise Refusal(400, "No account is configured, and no discord and channel were given")
-        candidates = [asked.channel] if asked.channel else list(channels)
+        return [asked.channel] if asked.channel else list(channels)
+
+    def _room(self, asked: Submit, candidates: list[str]) -> tuple[str, int]:
         with_room = []
         for channel in candidates:
-            limit = asked.max_jobs or channels.get(channel, MAX_JOBS_LIMIT)
+            limit = asked.max_jobs or self.settings.channels.get(channel, MAX_JOBS_LIMIT)
             if len(self.running(channel)) < limit:
                 with_room.append((channel, limit))
         if not with_room:

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from airflow.sdk import BaseHook
 
 from airflow_provider_pika.api import commands, errors
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.compat import AirflowNotFoundException
-from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaRequestError
-from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES, PikaSettings
-from airflow_provider_pika.hooks.transport import AsyncTransport, SyncTransport
+from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaRequestError, PikaUnavailableError
+from airflow_provider_pika.hooks.settings import PikaSettings, is_token
+from airflow_provider_pika.hooks.transport import Transport
 from airflow_provider_pika.provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
 
 if TYPE_CHECKING:
     import requests
 
-    from airflow_provider_pika.hooks.multipart import ImagePart
+    from airflow_provider_pika.files.multipart import ImagePart
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Reader = Callable[[commands.Call, str, errors.Answer], T]
+
+
+def _submits(command: commands.Command[P]) -> Callable[Concatenate[PikaHook, P], Job]:
+    """Return the hook's method that submits a command."""
+
+    def submit(self: PikaHook, /, *args: P.args, **fields: P.kwargs) -> Job:
+        call = self.prepare(command, *args, **fields)
+        with self.open_files(call) as files:
+            return self.send(call, files)
+
+    fields = inspect.signature(command.inputs).parameters.values()
+    submit.__name__ = command.name
+    submit.__qualname__ = f"PikaHook.{command.name}"
+    submit.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *fields], return_annotation="Job"
+    )
+    about = (inspect.getdoc(command.inputs) or "").rstrip(".")
+    submit.__doc__ = f"Submit a job, which costs money, and return it as started. {about}."
+    return submit
 
 
 class PikaHook(BaseHook):
@@ -31,8 +51,8 @@ class PikaHook(BaseHook):
     Talk to the useapi.net Pika API v1.
 
     The hook sends each call once (a read is repeated only when no connection could be made), follows
-    no redirect, and never sleeps: waiting is the business of sensor, operator and trigger. Methods
-    starting with ``a`` are the same reads as coroutines.
+    no redirect, and never sleeps: waiting is the business of sensor, operator and trigger. Every call
+    ends, whatever hangs, and several threads may call at the same time.
 
     :param pika_conn_id: the Airflow connection of type ``pika``
     :param image_max_bytes: refuse a larger image before anything is sent
@@ -44,28 +64,32 @@ class PikaHook(BaseHook):
     hook_name = "Pika"
 
     def __init__(
-        self, pika_conn_id: str = default_conn_name, *, image_max_bytes: int = IMAGE_MAX_BYTES, **kwargs: Any
+        self, pika_conn_id: str = default_conn_name, *, image_max_bytes: int = commands.IMAGE_MAX_BYTES, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.pika_conn_id = pika_conn_id
         self.image_max_bytes = image_max_bytes
-        self._async_transport = AsyncTransport(lambda: self.settings)
 
     @cached_property
     def settings(self) -> PikaSettings:
         """
         The connection, read once.
 
-        :raises PikaRequestError: when it is missing or unusable, naming what to put where
+        :raises PikaUnavailableError: when it is missing or cannot be read just now, naming what to put where
+        :raises PikaRequestError: when it is unusable, naming what to put where
         """
         from airflow.sdk.log import mask_secret
 
         try:
             conn = self.get_connection(self.pika_conn_id)
-        except AirflowNotFoundException as error:
-            raise PikaRequestError(
-                f"The Airflow connection {self.pika_conn_id!r} does not exist: add one of type 'pika' with the API"
-                " token as its password and the root URL as its host. Nothing was sent."
+        # Airflow hands a failing secrets backend over as "not found", and a backend may raise anything: 25 s of that
+        # failed every wait for good, so none of it is final.
+        except Exception as error:
+            # Its text stays out of ours: a connection that cannot be parsed may be quoted in it.
+            raise PikaUnavailableError(
+                f"The Airflow connection {self.pika_conn_id!r} does not exist or could not be read"
+                f" ({type(error).__name__}): see that there is one of type 'pika' with the API token as its password"
+                " and the root URL as its host, and that the secrets backend answers. Nothing was sent."
             ) from error
         settings = PikaSettings.from_connection(self.pika_conn_id, conn)
         mask_secret(settings.token)
@@ -74,42 +98,67 @@ class PikaHook(BaseHook):
         return settings
 
     @cached_property
-    def _transport(self) -> SyncTransport:
-        return SyncTransport(self.settings)
+    def _transport(self) -> Transport:
+        return Transport(self.settings)
 
     def get_conn(self) -> requests.Session:
         """Return the session all calls of this hook share, authorized and kept alive."""
         return self._transport.session
 
-    def encrypt_text(
-        self,
-        *,
-        message: str,
-        prompt: str,
-        font: str | None = None,
-        image: str | ImagePart | None = None,
-        discord: str | None = None,
-        channel: str | None = None,
-        max_jobs: int | str | None = None,
-        reply_url: str | None = None,
-        reply_ref: str | None = None,
-    ) -> Job:
+    def prepare(self, command: commands.Command[P], /, *args: P.args, **fields: P.kwargs) -> commands.Call:
         """
-        Submit an ``encrypt_text`` job, which costs money, and return it as started.
+        Check the fields of a submit and return its call, without sending it.
 
         ``discord``, ``channel`` and ``max_jobs`` default to the connection's extras.
 
-        :param message: the text to hide in the video, at most 20 UTF-16 units
-        :param prompt: what the video shows, at most 1500 UTF-16 units
-        :param font: MODERN, COMICS, SANS SERIF, BAUHAUS or RETRO
-        :param image: an image: local path, ``http(s)://``, ``file://`` or any ``ObjectStoragePath`` URL; or one that
-            :meth:`open_image` has opened
-        :param discord: token of a Discord account that is not configured at the API; needs ``channel``
-        :param channel: the Discord channel to submit through
-        :param max_jobs: how many jobs the channel may run at once, 1 to 10
-        :param reply_url: where the service should POST the ended job, at most 1024 units
-        :param reply_ref: a reference that comes back in every answer about the job, at most 1024 units
-        :raises PikaRequestError: for bad input, before anything is sent, or a 400
+        :param command: what to submit, out of :mod:`airflow_provider_pika.api.commands`
+        :raises PikaRequestError: for bad input, or an unusable connection
+        :raises PikaUnavailableError: when the connection is missing or cannot be read just now
+        """
+        filled: dict[str, Any] = dict(fields)
+        if filled.get("discord"):
+            _mask_discord(str(filled["discord"]))
+        for name in ("discord", "channel", "max_jobs"):
+            if any(spec.name == name for spec in command.fields) and filled.get(name) in (None, ""):
+                filled[name] = getattr(self.settings, name)
+        untyped: commands.Command[...] = command
+        return commands.prepare(untyped, *args, **filled)
+
+    @contextmanager
+    def open_files(self, call: commands.Call) -> Iterator[dict[str, ImagePart]]:
+        """
+        Open the images of a call, fetching first what lies elsewhere: nothing can break once the submit has begun.
+
+        :raises PikaRequestError: when one is missing, empty, too large or no image; nothing was sent
+        :raises PikaUnavailableError: when fetching it failed in a way that may pass
+        """
+        with ExitStack() as stack:
+            files: dict[str, ImagePart] = {}
+            for name, source in call.files.items():
+                from airflow_provider_pika.files.image import open_image
+
+                files[name] = stack.enter_context(open_image(source, self.image_max_bytes))
+            yield files
+
+    def send(
+        self,
+        call: commands.Call,
+        files: Mapping[str, ImagePart],
+        *,
+        before_body: Callable[[], None] | None = None,
+        after_body: Callable[[], None] | None = None,
+    ) -> Job:
+        """
+        Send a submit, which costs money, and return its job as started.
+
+        Both callbacks run in a thread of the call's own, with the caller's context variables.
+
+        :param call: what :meth:`prepare` returned
+        :param files: its images, as :meth:`open_files` has opened them
+        :param before_body: called once, just before the first byte of the body leaves; what it raises comes out of
+            here as it is, and nothing has been sent
+        :param after_body: called when the last byte has been handed to the socket; must not raise
+        :raises PikaRequestError: for a 400
         :raises PikaQueueFullError: when the channel runs as many jobs as it may; no job was made
         :raises PikaRateLimitedError: when a pause is asked for; no job was made
         :raises PikaModeratedError: when the input was refused (422)
@@ -118,53 +167,15 @@ class PikaHook(BaseHook):
         :raises PikaUnavailableError: when the submit certainly never left
         :raises PikaUnknownOutcomeError: when the answer was lost: a job may exist
         """
-        call = self.encrypt_text_call(
-            message=message,
-            prompt=prompt,
-            font=font,
-            discord=discord,
-            channel=channel,
-            max_jobs=max_jobs,
-            reply_url=reply_url,
-            reply_ref=reply_ref,
-        )
-        with self.open_image(image) as part:
-            return self._send(call, errors.read_job, part)
+        return self._send(call, errors.read_job, files, before_body, after_body)
 
-    def encrypt_text_call(
-        self,
-        *,
-        discord: str | None = None,
-        channel: str | None = None,
-        max_jobs: int | str | None = None,
-        **fields: Any,
-    ) -> commands.Call:
-        """
-        Check the fields of an :meth:`encrypt_text` and return the call, without sending it.
-
-        :raises PikaRequestError: for bad input, or a connection that is missing or unusable
-        """
-        return commands.encrypt_text(
-            discord=discord or self.settings.discord,
-            channel=channel or self.settings.channel,
-            max_jobs=self.settings.max_jobs if max_jobs is None else max_jobs,
-            **fields,
-        )
-
-    def open_image(self, image: str | ImagePart | None) -> AbstractContextManager[ImagePart | None]:
-        """
-        Open an image for :meth:`encrypt_text`, fetching it first if it lies elsewhere.
-
-        :param image: as :meth:`encrypt_text` takes it; one that is open already stays so
-        :raises PikaRequestError: when it is missing, empty, too large or no image; nothing was sent
-        """
-        if not image:
-            return nullcontext()
-        if isinstance(image, tuple):
-            return nullcontext(image)
-        from airflow_provider_pika.hooks.image import open_image
-
-        return open_image(str(image), self.image_max_bytes)
+    # One method a command. Each takes the fields of its spec as keyword arguments, and raises as prepare, open_files
+    # and send do.
+    encrypt_text = _submits(commands.ENCRYPT_TEXT)
+    create = _submits(commands.CREATE)
+    animate = _submits(commands.ANIMATE)
+    encrypt_image = _submits(commands.ENCRYPT_IMAGE)
+    button = _submits(commands.BUTTON)
 
     def get_job(self, jobid: str) -> Job:
         """
@@ -187,6 +198,32 @@ class PikaHook(BaseHook):
         """Return the configured Discord accounts by channel, empty when none is configured."""
         return self._send(commands.list_accounts(), errors.read_accounts)
 
+    def get_account(self, channel: str) -> dict[str, Any]:
+        """
+        Return one configured account.
+
+        :raises PikaNotFoundError: when no account is configured for the channel
+        """
+        return self._send(commands.get_account(channel), errors.read_object)
+
+    def set_account(self, channel: str, *, discord: str, max_jobs: int | str) -> None:
+        """
+        Configure the Discord account of a channel, or change it; this costs nothing.
+
+        :param discord: its Discord token, which is masked and never logged
+        :param max_jobs: how many jobs the channel may run at once, 1 to 10
+        """
+        _mask_discord(discord)
+        self._send(commands.set_account(channel, discord=discord, max_jobs=max_jobs), errors.read_nothing)
+
+    def delete_account(self, channel: str) -> None:
+        """
+        Forget the configured account of a channel.
+
+        :raises PikaNotFoundError: when no account is configured for the channel
+        """
+        self._send(commands.delete_account(channel), errors.read_nothing)
+
     def test_connection(self) -> tuple[bool, str]:
         """Ask the API whether it knows the token, which costs nothing; the *Test* button's method."""
         try:
@@ -197,35 +234,22 @@ class PikaHook(BaseHook):
 
     def job_failed(self, job: Job) -> PikaJobFailedError:
         """Return the error for a job that ended badly, naming the URL that tells of it."""
-        return errors.job_failed(job, self.settings.base_url)
+        try:
+            base_url = self.settings.base_url
+        except PikaError:
+            # Only the text needs it: a connection that cannot be read just now must not hide how the job ended.
+            base_url = ""
+        return errors.job_failed(job, base_url)
 
-    def _send(self, call: commands.Call, read: Reader[T], image: ImagePart | None = None) -> T:
-        return read(call, self.settings.base_url + call.target, self._transport.send(call, image))
-
-    # The triggerer's side: the same calls and the same readers, on httpx.
-
-    async def aget_job(self, jobid: str) -> Job:
-        """Read one job, as :meth:`get_job` does."""
-        return await self._asend(commands.get_job(jobid), errors.read_job)
-
-    async def alist_jobs(self) -> list[str]:
-        """Return the running jobids, as :meth:`list_jobs` does."""
-        return await self._asend(commands.list_jobs(), errors.read_jobids)
-
-    async def acancel_job(self, jobid: str) -> Job:
-        """Cancel a job, as :meth:`cancel_job` does."""
-        return await self._asend(commands.cancel_job(jobid), errors.read_job)
-
-    async def alist_accounts(self) -> dict[str, Any]:
-        """Return the configured accounts, as :meth:`list_accounts` does."""
-        return await self._asend(commands.list_accounts(), errors.read_accounts)
-
-    async def aclose(self) -> None:
-        """Close the coroutines' client."""
-        await self._async_transport.close()
-
-    async def _asend(self, call: commands.Call, read: Reader[T]) -> T:
-        answer = await self._async_transport.send(call)
+    def _send(
+        self,
+        call: commands.Call,
+        read: Reader[T],
+        files: Mapping[str, ImagePart] | None = None,
+        before_body: Callable[[], None] | None = None,
+        after_body: Callable[[], None] | None = None,
+    ) -> T:
+        answer = self._transport.send(call, files, before_body=before_body, after_body=after_body)
         return read(call, self.settings.base_url + call.target, answer)
 
     # The connection form of Airflow 3.1, derived from the one that later versions take from provider_info.
@@ -248,3 +272,16 @@ class PikaHook(BaseHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return labels, placeholders and hidden fields of the form."""
         return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
+
+
+def _mask_discord(discord: str) -> None:
+    """
+    Mask a Discord token given as an argument in Airflow's logs, as the connection's is.
+
+    :raises PikaRequestError: for what cannot be one, without quoting it
+    """
+    from airflow.sdk.log import mask_secret
+
+    if not is_token(discord):
+        raise PikaRequestError("discord holds characters that no token has: copy it anew. Nothing was sent.")
+    mask_secret(discord)

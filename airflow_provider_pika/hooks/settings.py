@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from airflow_provider_pika.api.commands import MAX_JOBS_LIMIT
 from airflow_provider_pika.exceptions import PikaRequestError
@@ -17,7 +20,11 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 SUBMIT_TIMEOUT = 60.0
-IMAGE_MAX_BYTES = 25 * 2**20
+# What comes on top of a submit's timeout before the whole call is given up: the time a body takes on a line of half a
+# megabit, and an answer that drips.
+UPLOAD_BYTES_PER_SECOND = 64 * 2**10
+ANSWER_TIMEOUT = 30.0
+_SHORTEST_SECRET = 5
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class PikaSettings:
             ("API token in its password", token),
             ("extra 'discord_token'", extra.get("discord_token")),
         ):
-            if secret and not (isinstance(secret, str) and secret.isascii() and secret.isprintable()):
+            if secret and not is_token(secret):
                 raise _bad(conn_id, f"holds characters in the {name} that no token has: copy it anew")
         return cls(
             base_url=_base_url(conn_id, conn),
@@ -69,12 +76,47 @@ class PikaSettings:
         """Seconds a submit waits for its answer."""
         return max(SUBMIT_TIMEOUT, self.timeout)
 
-    def redact(self, text: str) -> str:
-        """Return the text without this connection's secrets: a server may echo what it was sent."""
-        for secret in (self.token, self.discord):
-            if secret:
-                text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
-        return text
+    @property
+    def read_limit(self) -> float:
+        """Seconds after which a read is given up, whatever its answer still drips."""
+        return CONNECT_TIMEOUT + self.timeout
+
+    def submit_limit(self, length: int) -> float:
+        """Seconds after which a submit with a body of so many bytes is given up."""
+        return CONNECT_TIMEOUT + self.submit_timeout + length / UPLOAD_BYTES_PER_SECOND + ANSWER_TIMEOUT
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be told of this connection."""
+        return (self.token, self.discord) if self.discord else (self.token,)
+
+
+def is_token(secret: object) -> bool:
+    """Whether a secret holds only characters that a token has and a header can carry."""
+    return isinstance(secret, str) and secret.isascii() and secret.isprintable()
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """Return the text without the secrets, in whatever form a server echoes what it was sent."""
+    for secret in secrets:
+        # As Airflow's own masker does: what is shorter would tear jobids apart, and a lost jobid is a lost video.
+        if len(secret) >= _SHORTEST_SECRET:
+            text = _forms(secret).sub("***", text)
+    return text
+
+
+@lru_cache(maxsize=16)
+def _forms(secret: str) -> re.Pattern[str]:
+    """Match a secret as it is, percent-encoded or JSON-escaped, once or several times over, in part or whole."""
+    return re.compile("".join(map(_forms_of_one, secret)))
+
+
+def _forms_of_one(character: str) -> str:
+    plain = re.escape(character) if character.isalnum() else rf"\\*{re.escape(character)}"
+    percent = "".join(f"%(?:25)*{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    escaped = "".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    return f"(?:{plain}|(?i:{percent}|{escaped}))"
 
 
 def _bad(conn_id: str, what: str) -> PikaRequestError:

@@ -1,79 +1,126 @@
-"""Sending a call and bringing its answer, on requests and on httpx, both by the same rules.
+"""Sending a call and bringing its answer.
 
-A call is sent once; only a connection that was never made is tried again, and that only for a read. No redirect is
-followed, because a 307 would send the body, and the Discord token in it, to another host. What comes back is freed of
-the connection's secrets before anybody reads it: a server may echo what it was sent.
+A call is sent once, and has an end whatever hangs; only a connection that was never made is tried again, and that only
+for a read. No redirect is followed, because a 307 would send the body, and the Discord token in it, to another host.
+What comes back is freed of the secrets before anybody reads it: a server may echo what it was sent.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from airflow_provider_pika import __version__
+from airflow_provider_pika import USER_AGENT
 from airflow_provider_pika.api import commands, errors
-from airflow_provider_pika.hooks.settings import CONNECT_TIMEOUT, PikaSettings
+from airflow_provider_pika.hooks.settings import CONNECT_TIMEOUT, PikaSettings, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
     import requests
 
-    from airflow_provider_pika.hooks.multipart import ImagePart
-
-USER_AGENT = f"airflow-provider-pika/{__version__}"
+    from airflow_provider_pika.files.multipart import ImagePart, MultipartBody
 
 
-class SyncTransport:
-    """The worker's transport: one ``requests`` session, kept alive."""
+class Transport:
+    """One ``requests`` session, kept alive; several threads may send through it at the same time."""
 
     def __init__(self, settings: PikaSettings) -> None:
         self._settings = settings
+        # Those of the connection, and Discord tokens given with a call: any later answer may echo them.
+        self._secrets: tuple[str, ...] = settings.secrets
+        # A handler of SIGTERM cancels the job through this very transport, whatever the main thread is at.
+        self._lock = threading.RLock()
+        self._session: requests.Session | None = None
 
-    @cached_property
+    @property
     def session(self) -> requests.Session:
         """The authorized session."""
+        with self._lock:
+            if self._session is None:
+                self._session = self._new_session()
+            return self._session
+
+    def _new_session(self) -> requests.Session:
         import requests
-        from requests.adapters import HTTPAdapter
         from urllib3.util import Retry
+
+        from airflow_provider_pika.hooks.exchange import HeldAdapter
 
         session = requests.Session()
         session.headers["User-Agent"] = USER_AGENT
         # On the session rather than as a header: requests lets a .netrc entry replace a mere header.
         session.auth = self._authorize
         reads = Retry(total=None, connect=1, read=0, redirect=0, status=0, other=0, backoff_factor=0.5)
-        session.mount(self._settings.base_url, HTTPAdapter(max_retries=reads))
-        session.mount(f"{self._settings.base_url}{commands.ENCRYPT_TEXT.path}", HTTPAdapter(max_retries=0))
+        session.mount(self._settings.base_url, HeldAdapter(max_retries=reads))
+        for command in commands.COMMANDS.values():
+            session.mount(f"{self._settings.base_url}{command.path}", HeldAdapter(max_retries=0))
         return session
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._settings.token}"
         return request
 
-    def send(self, call: commands.Call, image: ImagePart | None = None) -> errors.Answer:
+    def send(
+        self,
+        call: commands.Call,
+        files: Mapping[str, ImagePart] | None = None,
+        *,
+        before_body: Callable[[], None] | None = None,
+        after_body: Callable[[], None] | None = None,
+    ) -> errors.Answer:
         """
         Send a call and return its answer, whatever its status.
 
+        :param before_body: called just before the first byte of a submit's body leaves, see :meth:`PikaHook.send`
+        :param after_body: called when the last byte of the body has been handed over
         :raises PikaUnavailableError: when no answer came and no job can have been made
         :raises PikaUnknownOutcomeError: when the answer to a submit was lost
         """
+        from airflow_provider_pika.files.multipart import MultipartBody, NotSentError
+        from airflow_provider_pika.hooks.exchange import Exchange, TooSlowError
+
+        discord = call.fields.get("discord") or (call.json or {}).get("discord")
+        if discord and discord not in self._secrets:
+            self._secrets = (*self._secrets, str(discord))
+        body = None
+        limit = self._settings.read_limit
+        if call.is_submit:
+            body = MultipartBody(call.fields, files or {}, before_body=before_body, after_body=after_body)
+            limit = self._settings.submit_limit(len(body))
+        session = self.session
+        exchange = Exchange(lambda: self._exchange(session, call, body))
+        try:
+            return exchange.within(limit)
+        except NotSentError as held_back:
+            if held_back.refusal is None:
+                raise
+            raise held_back.refusal from held_back.refusal.__cause__
+        except TooSlowError as error:
+            with self._lock:
+                # Its connections may hang as this one does.
+                self._session = None
+            left = body.stop() if body else exchange.connected
+            raise errors.lost(call, self._settings.base_url + call.target, str(error), left=left) from None
+        finally:
+            # Whatever ended the wait, a signal's handler too: what has not left by now never leaves.
+            if body:
+                body.stop()
+
+    def _exchange(self, session: requests.Session, call: commands.Call, body: MultipartBody | None) -> errors.Answer:
         import requests
         from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-        from airflow_provider_pika.hooks.multipart import MultipartBody
-
         settings = self._settings
         url = settings.base_url + call.target
-        body = MultipartBody(call.fields, image) if call.is_submit else None
         response = None
         try:
-            response = self.session.request(
+            response = session.request(
                 call.method,
                 url,
                 data=body,
+                json=call.json,
                 headers=body.headers if body else None,
                 timeout=(CONNECT_TIMEOUT, settings.submit_timeout if body else settings.timeout),
                 allow_redirects=False,
@@ -92,105 +139,19 @@ class SyncTransport:
             raise errors.lost(
                 call,
                 url,
-                settings.redact(str(error)) or type(error).__name__,
+                redact(str(error), self._secrets) or type(error).__name__,
                 left=body.started if body else connected and isinstance(error, requests.RequestException),
                 cut=response is not None,
             ) from None
         finally:
             if response is not None:
                 response.close()
-        return _answer(settings, response.status_code, response.headers.items(), content)
+        return _answer(self._secrets, response.status_code, response.headers.items(), content)
 
 
-class AsyncTransport:
-    """The triggerer's transport: one ``httpx`` client, made off the event loop."""
-
-    def __init__(self, settings: Callable[[], PikaSettings]) -> None:
-        self._settings_of = settings
-        self._client: httpx.AsyncClient | None = None
-        self._opening = asyncio.Lock()
-
-    async def send(self, call: commands.Call) -> errors.Answer:
-        """
-        Send a read and return its answer, whatever its status.
-
-        :raises PikaUnavailableError: when no answer came
-        """
-        import httpx
-        from asgiref.sync import sync_to_async
-
-        # Reading the connection and loading a CA bundle block: never on the triggerer's loop.
-        async with self._opening:
-            settings = await sync_to_async(self._settings_of)()
-            url = settings.base_url + call.target
-            if self._client is None:
-                try:
-                    self._client = await sync_to_async(_async_client)(settings)
-                except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
-                    text = settings.redact(f"{type(error).__name__}: {error}")
-                    raise errors.lost(call, url, text, left=False) from None
-        client = self._client
-        response = None
-        try:
-            async with client.stream(call.method, url) as response:
-                content = await response.aread()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            connected = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
-            raise errors.lost(
-                call,
-                url,
-                settings.redact(str(error)) or type(error).__name__,
-                left=connected and isinstance(error, httpx.HTTPError),
-                cut=response is not None,
-            ) from None
-        return _answer(settings, response.status_code, response.headers.items(), content)
-
-    async def close(self) -> None:
-        """Close the client."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
-
-
-def _answer(settings: PikaSettings, status: int, headers: Iterable[tuple[str, str]], content: bytes) -> errors.Answer:
+def _answer(secrets: tuple[str, ...], status: int, headers: Iterable[tuple[str, str]], content: bytes) -> errors.Answer:
     return errors.Answer(
         status,
-        {name.lower(): settings.redact(value) for name, value in headers},
-        settings.redact(content.decode("utf-8", "replace")),
+        {name.lower(): redact(value, secrets) for name, value in headers},
+        redact(content.decode("utf-8", "replace"), secrets),
     )
-
-
-def _async_client(settings: PikaSettings) -> httpx.AsyncClient:
-    import httpx
-    import requests
-
-    # What requests would take from the environment, so that both transports go the same way.
-    url = settings.base_url
-    env = requests.Session().merge_environment_settings(url, {}, None, None, None)
-    proxy = requests.utils.select_proxy(url, env["proxies"])
-    if proxy:
-        proxy = requests.utils.prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
-    return httpx.AsyncClient(
-        headers={"User-Agent": USER_AGENT, "Authorization": f"Bearer {settings.token}"},
-        timeout=httpx.Timeout(settings.timeout, connect=CONNECT_TIMEOUT),
-        transport=httpx.AsyncHTTPTransport(
-            retries=1, verify=_verify(env["verify"]) if url.startswith("https") else True, proxy=proxy
-        ),
-        follow_redirects=False,
-        trust_env=False,
-    )
-
-
-def _verify(bundle: Any) -> Any:
-    """Return the TLS context for a CA bundle, a file or a folder as requests takes both."""
-    if not isinstance(bundle, str):
-        return True
-    import os
-    import ssl
-
-    try:
-        if os.path.isdir(bundle):  # noqa: PTH112 - the text is handed on as it is
-            return ssl.create_default_context(capath=bundle)
-        return ssl.create_default_context(cafile=bundle)
-    except OSError as error:
-        raise OSError(f"the CA bundle {bundle!r} cannot be read: {error}") from None

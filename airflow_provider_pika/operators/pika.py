@@ -1,98 +1,37 @@
-"""Submitting a job."""
+"""
+Submitting a job: one thin operator for each command of the API, with its arguments and their meaning.
+
+What they do, and the arguments they share, is told in
+:class:`~airflow_provider_pika.operators.base.PikaSubmitOperator`;
+what a field may hold is told once, in :mod:`airflow_provider_pika.api.commands`.
+"""
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import pendulum
-from airflow.sdk import BaseOperator
-
-from airflow_provider_pika.api.pacing import (
-    LOOK_GAP,
-    RESCHEDULE_GAP,
-    duration,
-    interval_at_least,
-    seconds_of,
-    submit_wait,
-)
-from airflow_provider_pika.compat import AirflowRescheduleException, AirflowSensorTimeout, conf, task_state_store
-from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError
-from airflow_provider_pika.hooks.pika import PikaHook
-from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES
-from airflow_provider_pika.links import PikaVideoLink
-from airflow_provider_pika.operators.submission import Submission
-from airflow_provider_pika.waiting import (
-    BACKSTOP,
-    JobWait,
-    ask_on_kill,
-    cancel_if_failed,
-    completed,
-    ended_job,
-    task_error,
-    task_state,
-    timed_out,
-)
+from airflow_provider_pika.api.commands import ANIMATE, BUTTON, CREATE, ENCRYPT_IMAGE, ENCRYPT_TEXT
+from airflow_provider_pika.operators.base import PikaChannelSubmitOperator, PikaSubmitOperator
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow_provider_pika.api.commands import Call
+    from airflow_provider_pika.hooks.pika import PikaHook
 
-    from airflow_provider_pika.api.job import Job
 
-
-class EncryptTextOperator(BaseOperator):
+class EncryptTextOperator(PikaChannelSubmitOperator):
     """
-    Submit an ``encrypt_text`` job, which costs money, once; return its jobid.
-
-    The jobid is the XCom ``return_value`` and ``jobid``. A full queue or a rate limit (429) reschedules the task,
-    which uses no try and holds no worker. What a retry cannot mend (400, 401, 402, 422, bad input, a submit whose
-    outcome stays unknown) fails the task without retries. A retry goes on with the job an earlier try submitted.
+    Submit an ``encrypt_text`` job, a video that hides a text; it costs money. Return its jobid.
 
     :param message: the text hidden in the video, at most 20 UTF-16 units (templated)
     :param prompt: what the video shows, at most 1500 UTF-16 units (templated)
     :param font: MODERN, COMICS, SANS SERIF, BAUHAUS or RETRO (templated)
     :param image: reference image: a local path, ``http(s)://``, ``file://``, or any URL ``ObjectStoragePath`` takes,
         as ``s3://conn_id@bucket/key`` (templated)
-    :param image_max_bytes: refuse a larger image before anything is sent; 25 MiB
-    :param channel: Discord channel to submit through; default: the connection's (templated)
-    :param max_jobs: jobs the channel may run at once, 1 to 10; default: the connection's (templated)
-    :param reply_url: where the service POSTs the ended job (templated)
-    :param reply_ref: a reference that comes back with the job; default: one of the provider's own, by which it finds
-        a job whose answer was lost. Yours serves for that only in an unmapped task and if it contains dag id, run id
-        and task id (templated)
-    :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
-    :param queue_timeout: seconds to keep trying while the queue is full, then ``AirflowSensorTimeout``. On Airflow
-        3.3+ counted from the first attempt since the last clear, below from this try's first leg
-    :param wait_for_completion: also wait for the job to end, and push the finished job as ``job`` and its
-        ``video_url``
-    :param deferrable: wait in the triggerer, for room in a full queue and for the job; default
-        ``[operators] default_deferrable``
-    :param poll_interval: seconds between looks at the job; raised to 10 (the API's limit), without ``deferrable`` to 15
-    :param timeout: seconds to wait for the job to end, then ``AirflowSensorTimeout``
-    :param cancel_on_kill: while waiting, cancel the job when a person marks the task as failed
-    :param cancel_on_timeout: cancel the job when ``timeout`` is reached
-    :param resubmit_unknown: submit again where it cannot be found out whether an earlier submit made a job. This may
-        pay twice
-    :param end_from_trigger: while waiting deferrable on Airflow 3.3+: let a completed job end the task in the
-        triggerer, without another worker start, wherever that loses nothing (see the README)
     """
 
-    template_fields: Sequence[str] = (
-        "message",
-        "prompt",
-        "font",
-        "image",
-        "channel",
-        "max_jobs",
-        "reply_url",
-        "reply_ref",
-        "pika_conn_id",
-    )
-    operator_extra_links = (PikaVideoLink(),)
-    ui_color = "#ffd6e0"
+    command = ENCRYPT_TEXT
+    template_fields: Sequence[str] = (*ENCRYPT_TEXT.arguments, "pika_conn_id")
 
     def __init__(
         self,
@@ -101,21 +40,6 @@ class EncryptTextOperator(BaseOperator):
         prompt: str,
         font: str | None = None,
         image: str | None = None,
-        image_max_bytes: int = IMAGE_MAX_BYTES,
-        channel: str | None = None,
-        max_jobs: int | str | None = None,
-        reply_url: str | None = None,
-        reply_ref: str | None = None,
-        pika_conn_id: str = PikaHook.default_conn_name,
-        queue_timeout: timedelta | float = 24 * 60 * 60,
-        wait_for_completion: bool = False,
-        deferrable: bool | None = None,
-        poll_interval: timedelta | float = 30,
-        timeout: timedelta | float = 60 * 60,
-        cancel_on_kill: bool = False,
-        cancel_on_timeout: bool = False,
-        resubmit_unknown: bool = False,
-        end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -123,181 +47,133 @@ class EncryptTextOperator(BaseOperator):
         self.prompt = prompt
         self.font = font
         self.image = image
-        self.image_max_bytes = image_max_bytes
-        self.channel = channel
-        self.max_jobs = max_jobs
-        self.reply_url = reply_url
-        self.reply_ref = reply_ref
-        self.pika_conn_id = pika_conn_id
-        self.queue_timeout = seconds_of(queue_timeout)
-        self.wait_for_completion = wait_for_completion
-        if deferrable is None:
-            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = deferrable
-        floor = LOOK_GAP if deferrable else RESCHEDULE_GAP
-        self.poll_interval, self._raised_interval = interval_at_least(seconds_of(poll_interval), floor)
-        self.timeout = seconds_of(timeout)
-        self.cancel_on_kill = cancel_on_kill
-        self.cancel_on_timeout = cancel_on_timeout
-        self.resubmit_unknown = resubmit_unknown
-        self.end_from_trigger = end_from_trigger
-        self._ti: Any = None
-        self._waited_for: str | None = None
-        self._video_url: str | None = None
-        self._submission: Submission | None = None
 
-    def execute(self, context: Context) -> str:
-        """Submit the job, or go on with the one an earlier attempt submitted; wait for it if asked to."""
-        return self._submit(context)
+    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+        """Check the rendered inputs and return the call that submits them."""
+        return hook.prepare(
+            self.command,
+            message=self.message,
+            prompt=self.prompt,
+            font=self.font,
+            image=self.image,
+            **self.on_channel(reply_ref),
+        )
 
-    def submit_again(
+
+class CreateOperator(PikaChannelSubmitOperator):
+    """
+    Submit a ``create`` job, a video of a prompt; it costs money. Return its jobid.
+
+    :param prompt: what the video shows, at most 1500 UTF-16 units (templated)
+    :param image: its first frame, from anywhere :class:`EncryptTextOperator` takes one (templated)
+    """
+
+    command = CREATE
+    template_fields: Sequence[str] = (*CREATE.arguments, "pika_conn_id")
+
+    def __init__(
         self,
-        context: Context,
-        event: dict[str, Any],
-        queued_since: float | None = None,
-        turn: int = 1,
-        refusal: dict[str, Any] | None = None,
-    ) -> str:
-        """Take over from the line before a full queue: submit, or say that the line was too long."""
-        if event.get("outcome") == "timeout":
-            error = PikaError.from_event(refusal or {})
-            raise self._queue_timeout(error) from error
-        return self._submit(context, queued_since, turn)
+        *,
+        prompt: str,
+        image: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.prompt = prompt
+        self.image = image
 
-    def _submit(self, context: Context, queued_since: float | None = None, turn: int = 0) -> str:
-        self._ti = context["ti"]
-        hook = PikaHook(self.pika_conn_id, image_max_bytes=self.image_max_bytes)
-        submission = self._submission = Submission(
-            context,
-            hook=hook,
-            inputs=self._inputs(),
-            resubmit_unknown=self.resubmit_unknown,
-            queued_since=queued_since,
-            tell_jobid=self._tell_jobid,
-            log=self.log,
-        )
-        jobid = submission.jobid_of_this_try if self.wait_for_completion else None
-        if jobid:
-            self._tell_jobid(jobid)
-            return self._wait(context, hook, jobid)
-        try:
-            job = submission.job()
-        except (PikaQueueFullError, PikaRateLimitedError) as error:
-            self._wait_for_room(context, hook, error, submission.queued_since, turn)
-        except PikaError as error:
-            raise task_error(error) from error
-        if job.is_final and job.status != "completed":
-            raise task_error(hook.job_failed(job))
-        if self.wait_for_completion:
-            return self._wait(context, hook, job.jobid, job)
-        return job.jobid
+    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+        """Check the rendered inputs and return the call that submits them."""
+        return hook.prepare(self.command, prompt=self.prompt, image=self.image, **self.on_channel(reply_ref))
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
-        """Take over from the trigger: hand on the finished job, or raise what the trigger reported."""
-        hook = PikaHook(self.pika_conn_id)
-        jobid = str(event.get("jobid"))
-        self._ti = context["ti"]
-        self._tell_jobid(jobid)
-        job = ended_job(event, hook=hook, jobid=jobid, cancel_on_timeout=self.cancel_on_timeout, log=self.log)
-        return self._hand_on(hook, job)
 
-    def on_kill(self) -> None:
-        """Submit nothing more; cancel the job if a person marked this task as failed and ``cancel_on_kill`` is set."""
-        if self._submission:
-            self._submission.killed = True
-        if self.cancel_on_kill and self._waited_for:
-            state = ask_on_kill(lambda: task_state(self._ti), self.log)
-            # A hook of its own: the signal may have struck in the middle of a request.
-            cancel_if_failed(state, PikaHook(self.pika_conn_id), self._waited_for, self.log)
+class AnimateOperator(PikaChannelSubmitOperator):
+    """
+    Submit an ``animate`` job, an image that moves; it costs money. Return its jobid.
 
-    def _inputs(self) -> dict[str, Any]:
-        names = ("message", "prompt", "font", "image", "channel", "max_jobs", "reply_url", "reply_ref")
-        return {name: getattr(self, name) for name in names}
+    :param image: the image, from anywhere :class:`EncryptTextOperator` takes one (templated)
+    :param prompt: how it moves, at most 1500 UTF-16 units (templated)
+    """
 
-    def _tell_jobid(self, jobid: str) -> None:
-        if self.do_xcom_push:
-            self._ti.xcom_push("jobid", jobid)
+    command = ANIMATE
+    template_fields: Sequence[str] = (*ANIMATE.arguments, "pika_conn_id")
 
-    def _wait_for_room(
-        self, context: Context, hook: PikaHook, error: PikaError, queued_since: float, turn: int
-    ) -> NoReturn:
-        """Leave the worker until there may be room: for the triggerer's line, or until a later leg."""
-        now = time.time()
-        deadline = queued_since + self.queue_timeout
-        wait = submit_wait(
-            error,
-            turned_away=context.get("task_reschedule_count") or 0,
-            left=deadline - now,
-            spread=random.random(),
-        )
-        if wait is None:
-            raise self._queue_timeout(error) from error
-        if not self.deferrable:
-            self.log.info("%s Submitting again in %d s.", error, wait)
-            raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=wait)) from error
-        from airflow_provider_pika.triggers.pika import PikaSlotTrigger
+    def __init__(
+        self,
+        *,
+        image: str,
+        prompt: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image = image
+        self.prompt = prompt
 
-        limited = isinstance(error, PikaRateLimitedError)
-        self.log.info("%s Waiting in line in the triggerer.", error)
-        self.defer(
-            trigger=PikaSlotTrigger(
-                pika_conn_id=self.pika_conn_id,
-                lane=self.channel or hook.settings.channel or "",
-                executing_jobs=getattr(error, "executing_jobs", []),
-                turned_away_at=now,
-                hold_until=now + wait if limited else now,
-                queued_since=queued_since,
-                deadline=deadline,
-                turn=turn,
-            ),
-            method_name="submit_again",
-            kwargs={"queued_since": queued_since, "turn": turn + 1, "refusal": error.to_event()},
-            timeout=timedelta(seconds=max(LOOK_GAP, deadline - now)) + BACKSTOP,
+    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+        """Check the rendered inputs and return the call that submits them."""
+        return hook.prepare(self.command, image=self.image, prompt=self.prompt, **self.on_channel(reply_ref))
+
+
+class EncryptImageOperator(PikaChannelSubmitOperator):
+    """
+    Submit an ``encrypt_image`` job, a video that hides an image; it costs money. Return its jobid.
+
+    :param message: the image to hide, from anywhere :class:`EncryptTextOperator` takes one (templated)
+    :param prompt: what the video shows, at most 1500 UTF-16 units (templated)
+    :param image: reference image, from anywhere too (templated)
+    """
+
+    command = ENCRYPT_IMAGE
+    template_fields: Sequence[str] = (*ENCRYPT_IMAGE.arguments, "pika_conn_id")
+
+    def __init__(
+        self,
+        *,
+        message: str,
+        prompt: str,
+        image: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.message = message
+        self.prompt = prompt
+        self.image = image
+
+    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+        """Check the rendered inputs and return the call that submits them."""
+        return hook.prepare(
+            self.command,
+            message=self.message,
+            prompt=self.prompt,
+            image=self.image,
+            **self.on_channel(reply_ref),
         )
 
-    def _queue_timeout(self, error: PikaError) -> AirflowSensorTimeout:
-        return AirflowSensorTimeout(
-            f"No job was submitted within the queue_timeout of {duration(self.queue_timeout)}. The last answer: {error}"
-            " Give a longer queue_timeout, or let fewer tasks submit at once through an Airflow pool."
-        )
 
-    def _wait(self, context: Context, hook: PikaHook, jobid: str, found: Job | None = None) -> str:
-        if self._raised_interval and found:
-            self.log.warning(self._raised_interval)
-        self._waited_for = jobid
-        wait = JobWait(
-            context,
-            hook=hook,
-            jobid=jobid,
-            interval=self.poll_interval,
-            timeout=self.timeout,
-            execution_timeout=self.execution_timeout,
-            log=self.log,
-        )
-        while True:
-            verdict = wait.look(found)
-            found = None
-            if verdict.job:
-                return self._hand_on(hook, verdict.job)
-            if verdict.error:
-                raise task_error(verdict.error)
-            if verdict.timed_out:
-                message = wait.watch.timeout_message()
-                raise timed_out(message, hook=hook, jobid=jobid, cancel=self.cancel_on_timeout, log=self.log)
-            self._pause(context, wait, verdict.after)
+class ButtonOperator(PikaSubmitOperator):
+    """
+    Press a button under a completed job, which makes a new job of it; it costs money. Return the new job's jobid.
 
-    def _pause(self, context: Context, wait: JobWait, after: float) -> None:
-        if self.deferrable:
-            self.defer(**wait.deferral(self, returns="jobid"))
-        if task_state_store(context):
-            raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=max(RESCHEDULE_GAP, after)))
-        # Below Airflow 3.3 a rescheduled task forgets its jobid and would pay again: so the worker is held.
-        time.sleep(after)
+    It runs on the channel of the job it belongs to.
 
-    def _hand_on(self, hook: PikaHook, job: Job) -> str:
-        push = self._ti.xcom_push if self.do_xcom_push else None
-        self._video_url = job.video_url
-        finished = completed(job, hook=hook, push=push, log=self.log)
-        if push:
-            push("job", finished)
-        return job.jobid
+    :param jobid: the completed job, as ``submit.output`` (templated)
+    :param button: which one; the API knows only ``retry``, the same job once more (templated)
+    """
+
+    command = BUTTON
+    template_fields: Sequence[str] = (*BUTTON.arguments, "pika_conn_id")
+
+    def __init__(
+        self,
+        *,
+        jobid: str,
+        button: str = "retry",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.jobid = jobid
+        self.button = button
+
+    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+        """Check the rendered inputs and return the call that submits them."""
+        return hook.prepare(self.command, jobid=self.jobid, button=self.button, **self.common(reply_ref))

@@ -1,27 +1,29 @@
-"""One submit, paid for once: remember the intent, send, remember the jobid; find it again after a crash."""
+"""One submit, paid for once: remember the intent, send, remember the jobid; go on with it after a crash.
+
+The story of every state is told in ``docs/never-twice.md``; what follows from each is decided in
+:mod:`airflow_provider_pika.api.recovery`.
+"""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pika.api.adoption import (
-    SEARCH_PAUSE,
-    SEARCH_TIME,
-    YOUNG,
+from airflow_provider_pika.api.errors import MAY_EXIST
+from airflow_provider_pika.api.job import Job
+from airflow_provider_pika.api.polling import when
+from airflow_provider_pika.api.recovery import (
+    FORGOTTEN_AFTER,
+    INTENT_FRESH,
     Next,
     Record,
     after_reading,
-    after_searching,
+    after_search,
     digest,
-    names_task,
 )
-from airflow_provider_pika.api.errors import MAY_EXIST
-from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.api.pacing import RESCHEDULE_GAP, when
-from airflow_provider_pika.compat import conf, count_submit, task_state_store
 from airflow_provider_pika.exceptions import (
     PikaError,
     PikaNotFoundError,
@@ -30,28 +32,40 @@ from airflow_provider_pika.exceptions import (
     PikaUnavailableError,
     PikaUnknownOutcomeError,
 )
+from airflow_provider_pika.metrics import count_submit
+from airflow_provider_pika.operators.memory import SubmitMemory
+from airflow_provider_pika.operators.search import KILLED, TRANSIENT, JobSearch, Moment
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import Logger
 
-    from airflow_provider_pika.hooks.multipart import ImagePart
+    from airflow_provider_pika.api.commands import Call
+    from airflow_provider_pika.files.multipart import ImagePart
     from airflow_provider_pika.hooks.pika import PikaHook
 
-SUBMIT_KEY = "pika_submit"
 _GATEWAY_TIMEOUT = 504
-# A worker is not held longer than this between two looks for an earlier job.
-LONGEST_PAUSE = 60.0
+# One submit and, after a lost answer, one more: a try sends no third.
+_SENDS_LIMIT = 2
+# An API that cannot be reached while an intent is fresh, so often in a row, is not there.
+_INTENTS_LIMIT = 3
 _OUTCOMES: dict[type[PikaError], str] = {PikaQueueFullError: "queue_full", PikaRateLimitedError: "rate_limited"}
+
+
+class _StaleIntentError(PikaUnavailableError):
+    """The process was held up between its intent and the request's first byte: nothing was sent."""
 
 
 class Submission:
     """
     The submit of one task instance.
 
-    :param inputs: the rendered inputs, as keyword arguments of :meth:`PikaHook.encrypt_text`
+    :param inputs: the rendered inputs of the submit
+    :param prepare: checks them and returns the call that sends them with a given reference
     :param resubmit_unknown: submit again although an earlier submit's outcome cannot be found out
-    :param queued_since: when this try joined the line, if it comes back from waiting there
+    :param retry_failed: let a retry make a new job where the earlier one ended ``failed``
+    :param keep_completed: let a clear keep a job that has completed on the same inputs
+    :param queued_since: when this try joined the queue, if it comes back from waiting there
     :param tell_jobid: called with the jobid as soon as one is known
     """
 
@@ -61,301 +75,216 @@ class Submission:
         *,
         hook: PikaHook,
         inputs: dict[str, Any],
+        prepare: Callable[[str], Call],
         resubmit_unknown: bool,
+        retry_failed: bool,
+        keep_completed: bool,
         queued_since: float | None,
         tell_jobid: Callable[[str], None],
         log: Logger,
     ) -> None:
         self.hook = hook
         self.log = log
+        self.memory = SubmitMemory(context, inputs=digest(inputs), queued_since=queued_since, log=log)
         self._inputs = inputs
-        self._digest = digest(inputs)
+        self._prepare = prepare
         self._resubmit_unknown = resubmit_unknown
+        self._retry_failed = retry_failed
+        self._keep_completed = keep_completed
         self._tell_jobid = tell_jobid
-        self._context = context
-        self._ti = context["ti"]
-        self._store = task_state_store(context)
-        kept = self._store.get(SUBMIT_KEY) if self._store else None
-        self._record = Record.from_json(kept) if kept else None
-        # Every clear raises max_tries, a retry or a reschedule never does. (One clear does not: of a running task whose
-        # executor then reports a failure. It looks like a retry, which errs on the side of not paying again.)
-        self.cleared = self._record is not None and self._record.max_tries != self._ti.max_tries
-        self._back_in_try = queued_since is not None or bool(context.get("task_reschedule_count"))
-        self.queued_since = self._queued_since() if queued_since is None else queued_since
-        self._strangers: set[str] = set()
-        self.killed = False
+        self._search = JobSearch(hook, self.memory, log)
+        self._intended: Moment | None = None
+        self._left: Moment | None = None
 
     def job(self) -> Job:
         """
         Return this task's job: the one of an earlier attempt, or a new one.
 
         :raises PikaError: as the hook does; a submit of unknown outcome only after looking for its job
+        :raises AirflowRescheduleException: to poll again from a later leg, the intent being kept
         """
-        return self._patiently(self._earlier_job) or self._submit()
+        record = self.memory.record
+        job = None
+        if record and record.jobid:
+            job = self._known_job(record, record.jobid)
+        elif record and record.reply_ref:
+            job = self._intended_job(record, record.reply_ref)
+        return job or self._submit()
 
-    @property
-    def jobid_of_this_try(self) -> str | None:
-        """The job this very try submitted or adopted: it comes back from a reschedule, not from a crash."""
-        record = self._record
-        if record is None or self.cleared or record.try_number != self._ti.try_number:
-            return None
-        return record.jobid
+    def kill(self) -> None:
+        """Send nothing more. Airflow lets a process go on for some seconds after a SIGTERM."""
+        self._search.killed = True
 
-    def _queued_since(self) -> float:
-        if self._record and not self.cleared:
-            return self._record.queued_since
-        if self._store:
-            return time.time()
-        first = self._ti.get_first_reschedule_date(self._context)
-        return first.timestamp() if first else time.time()
-
-    def _earlier_job(self) -> Job | None:
-        record = self._record
-        if record is None:
-            return self._storeless_job()
-        if record.jobid:
-            return self._known_job(record, record.jobid)
-        if record.reply_ref:
-            return self._intended_job(record)
-        return None
+    # Going on with an earlier attempt's submit
 
     def _known_job(self, record: Record, jobid: str) -> Job | None:
-        same_inputs = record.inputs == self._digest
-        if not self.cleared:
+        cleared = self.memory.cleared
+        if not cleared:
             self._tell_jobid(jobid)
         try:
             job = self.hook.get_job(jobid)
         except PikaNotFoundError:
-            if self.cleared:
+            if cleared:
                 self.log.info("The API no longer knows job %s of before the clear: a new one is made.", jobid)
                 return None
-            if time.time() - record.asked_at >= YOUNG:
+            if time.time() - record.asked_at >= FORGOTTEN_AFTER:
                 raise
-            # So fresh that the service may not show it yet; whoever waits for it knows how to tolerate that.
+            # The service may not show it yet; whoever waits for it knows how to tolerate that.
             job = Job(jobid, "started", {"jobid": jobid})
-        step = after_reading(job, cleared=self.cleared, same_inputs=same_inputs)
+        except TRANSIENT as error:
+            self._search.leave(record, error)
+        step = after_reading(
+            job,
+            cleared=cleared,
+            same_inputs=record.inputs == self.memory.inputs,
+            retry_failed=self._retry_failed,
+            keep_completed=self._keep_completed,
+        )
         self.log.info("An earlier attempt submitted job %s, which is %s: %s.", jobid, job.status, step.value)
         if step is Next.FAIL:
             raise self.hook.job_failed(job)
         if step is Next.SUBMIT:
             # It may still run, under the same reference if that is the user's own: it is not the one to be made now.
-            self._strangers.add(jobid)
+            self._search.rule_out(jobid)
             return None
-        if not same_inputs:
-            self._warn_of_inputs(jobid)
-        return self._keep_job(job, asked_at=record.asked_at, inputs=record.inputs)
+        return self._take(job, record)
 
-    def _warn_of_inputs(self, jobid: str) -> None:
-        self.log.warning("The inputs have changed since job %s was submitted; it is used all the same.", jobid)
-
-    def _intended_job(self, record: Record) -> Job | None:
-        reply_ref = record.reply_ref or ""
-        self.log.warning(
-            "An earlier attempt set out to submit at %s and left no jobid: looking for its job.", when(record.asked_at)
-        )
-        if self.cleared and record.inputs != self._digest:
+    def _intended_job(self, record: Record, reply_ref: str) -> Job | None:
+        """Look for the job of a submit whose answer nobody has seen; return None if a new one is to be made."""
+        asked = when(record.asked_at)
+        self.log.warning("A submit was sent at %s and its answer is not known: looking for its job.", asked)
+        if self.memory.cleared and record.inputs != self.memory.inputs:
             self.log.info("The inputs have changed since, and a person has cleared the task: a new job is made.")
             return None
-        job = self._find_until(record.asked_at + SEARCH_TIME, reply_ref) if record.trusted else None
-        if job:
-            if record.inputs != self._digest:
-                self._warn_of_inputs(job.jobid)
-            return self._keep_job(job, asked_at=record.asked_at, inputs=record.inputs)
-        age = time.time() - record.asked_at
-        step = after_searching(
-            age=age,
-            complete=record.trusted and not record.untracked,
-            cleared=self.cleared,
-            resubmit_unknown=self._resubmit_unknown,
+        counted = record
+        if record.trusted:
+            try:
+                job = self._search.find(reply_ref)
+            except TRANSIENT as error:
+                self._search.leave(record, error)
+            if job:
+                return self._take(job, record)
+            counted = self.memory.counted(record, went_through=True)
+        step = after_search(
+            polls=counted.polls,
+            trusted=record.trusted,
+            cleared=self.memory.cleared,
+            resubmit_unknown=self._resubmit_unknown and self.memory.sends() < _SENDS_LIMIT,
         )
-        self.log.warning("No running job carries its reference, %d s after that submit: %s.", age, step.value)
+        if step is Next.RESCHEDULE:
+            self.log.info("No running job carries its reference (poll %d).", counted.polls)
+            self._search.leave(record, None)
+        self.memory.save(counted)
+        self.log.warning("No running job carries the reference of the submit of %s: %s.", asked, step.value)
         if step is Next.FAIL:
-            raise PikaUnknownOutcomeError(
-                f"A submit was sent at {when(record.asked_at)} and its answer is not known: this task was killed or"
-                f" lost its connection. No running job carries its replyRef, but after {YOUNG:g} s it may have run"
-                f" and ended. {MAY_EXIST}"
-            )
+            raise self._unknown(counted)
         return None
 
-    def _storeless_job(self) -> Job | None:
-        """Below Airflow 3.3 nothing outlives a try: look for the job this task instance's digest marks."""
-        if self._store or self._ti.try_number <= 1 or self._back_in_try:
-            return None
-        self.log.info("This is try %d: looking for a job of an earlier one.", self._ti.try_number)
-        reply_ref = self._reply_ref()
-        # When the earlier try set out is not known, so the service gets all the time it may need to list a job.
-        job = self._find_until(time.time() + SEARCH_TIME, reply_ref) if self._trusts(reply_ref) else None
-        if job:
-            self._tell_jobid(job.jobid)
-        return job
+    def _take(self, job: Job, record: Record) -> Job:
+        if record.inputs != self.memory.inputs:
+            self.log.warning("The inputs have changed since job %s was submitted; it is used all the same.", job.jobid)
+        return self._keep_job(job, record)
 
-    def _find_until(self, end: float, reply_ref: str) -> Job | None:
-        """Look for a job until it is found or would have been listed."""
-        while True:
-            job = self._find(reply_ref)
-            if job or time.time() >= end:
-                return job
-            time.sleep(SEARCH_PAUSE)
+    def _unknown(self, record: Record) -> PikaUnknownOutcomeError:
+        searched = (
+            f"In {record.polls} polls no running job carried its replyRef, but it may have run and ended."
+            if record.trusted
+            else "Its reply_ref is one that other tasks may share, so its job cannot be looked for."
+        )
+        lost = PikaError.from_event(record.lost) if record.lost else PikaError("The process that sent it died.")
+        return PikaUnknownOutcomeError(
+            f"A submit was sent at {when(record.asked_at)} and its answer is not known. {searched} {MAY_EXIST} {lost}",
+            status=lost.status,
+            error=lost.error,
+            details=lost.details,
+        )
 
-    def _patiently(self, look: Callable[[], Job | None]) -> Job | None:
-        """
-        Look for an earlier job, a few times if a look fails in passing: what it finds decides about paying again.
-
-        In place, because a rescheduled task of Airflow below 3.3 would not know that it had not looked yet.
-
-        :raises PikaUnavailableError: for a retry, when no look went through
-        """
-        for last in (False, False, True):
-            try:
-                return look()
-            except (PikaUnavailableError, PikaRateLimitedError) as error:
-                pause = max(RESCHEDULE_GAP, error.retry_after or 0.0)
-                if last or pause > LONGEST_PAUSE:
-                    raise PikaUnavailableError(
-                        f"Nothing was submitted: whether an earlier attempt has a job is not known. {error}",
-                        status=error.status,
-                        error=error.error,
-                        details=error.details,
-                        jobid=error.jobid,
-                        retry_after=error.retry_after,
-                    ) from error
-                self.log.warning("%s Looking again in %d s.", error, pause)
-                time.sleep(pause)
-        raise AssertionError("unreachable: the last look returns or raises")
+    # Submitting
 
     def _submit(self) -> Job:
         # Before the intent all that can fail without anything having been sent: a bad input, a connection that cannot
         # be read, an image that is slow to fetch while the process is killed.
-        fields = {name: value for name, value in self._inputs.items() if name != "image"}
-        self.hook.encrypt_text_call(**fields)
-        with self.hook.open_image(self._inputs["image"]) as image:
-            return self._send(image)
+        reply_ref = str(self._inputs.get("reply_ref") or f"airflow-{uuid.uuid4().hex}")
+        call = self._prepare(reply_ref)
+        with self.hook.open_files(call) as files:
+            return self._send(call, files, reply_ref)
 
-    def _send(self, image: ImagePart | None) -> Job:
-        reply_ref = self._reply_ref()
-        searched = False
+    def _send(self, call: Call, files: Mapping[str, ImagePart], reply_ref: str) -> Job:
+        sends = self.memory.sends()
         while True:
-            if self.killed:
-                # After a SIGTERM Airflow lets the process go on for a few seconds.
-                raise PikaUnavailableError("This task is being killed, so nothing was submitted.")
-            asked_at = time.time()
-            self._keep(reply_ref=reply_ref, trusted=self._trusts(reply_ref), asked_at=asked_at)
+            sends += 1
             try:
-                job = self.hook.encrypt_text(**self._inputs | {"reply_ref": reply_ref, "image": image})
+                job = self._send_once(call, files, reply_ref, sends)
             except PikaUnknownOutcomeError as error:
                 count_submit("unknown")
-                # This is the one search of a try; a second lost answer ends it.
-                if searched:
-                    raise
-                searched = True
-                if error.status == _GATEWAY_TIMEOUT:
-                    self._keep(reply_ref=reply_ref, trusted=self._trusts(reply_ref), untracked=True, asked_at=asked_at)
-                found = self._search(error, reply_ref, asked_at)
+                found = self._after_lost_answer(error, reply_ref, sends)
                 if found:
-                    return self._keep_job(found, asked_at=asked_at, inputs=self._digest)
+                    return found
+                self.log.warning("Submitting once more.")
             except PikaError as error:
-                # A refusal: no job was made, or none that runs.
+                # A refusal, or nothing that left: no job was made, or none that runs.
                 count_submit(_OUTCOMES.get(type(error), "refused"))
-                self._keep()
+                self.memory.take_intent_back()
                 if error.jobid:
                     self._tell_jobid(error.jobid)
                 raise
             else:
-                count_submit("made", queued=time.time() - self.queued_since)
-                return self._keep_job(job, asked_at=asked_at, inputs=self._digest)
+                made = self._keep_job(job, self.memory.record)
+                count_submit("made", queued=time.time() - self.memory.queued_since)
+                return made
 
-    def _search(self, error: PikaUnknownOutcomeError, reply_ref: str, asked_at: float) -> Job | None:
-        """Look for the job of a submit whose answer was lost; return None if it may be sent once more."""
-        complete = False
-        if not self._trusts(reply_ref):
-            self.log.warning("The reply_ref of this task does not name it alone, so its job cannot be looked for.")
-        else:
-            self.log.warning("%s Looking for the job for half a minute.", error)
-        end = asked_at if not self._trusts(reply_ref) else time.time() + SEARCH_TIME
-        while time.time() <= end:
+    def _send_once(self, call: Call, files: Mapping[str, ImagePart], reply_ref: str, sends: int) -> Job:
+        trusted = reply_ref != self._inputs.get("reply_ref") or self.memory.names_task(reply_ref)
+        for intents in range(_INTENTS_LIMIT):
+            self._must_live()
+            if intents:
+                self.memory.must_be_unchanged()
+            self.memory.keep(reply_ref=reply_ref, trusted=trusted, asked_at=time.time(), sends=sends)
+            self._intended, self._left = Moment.now(), None
             try:
-                job = self._find(reply_ref)
-            except PikaError as fault:
-                self.log.warning("The look for the job failed: %s", fault)
-                complete = False
-            else:
-                if job:
-                    return job
-                complete = True
-            time.sleep(SEARCH_PAUSE)
-        age = time.time() - asked_at
-        # A 504 means the bot took the job and the service lost track of it: not being listed proves nothing.
-        complete = complete and error.status != _GATEWAY_TIMEOUT
-        step = after_searching(age=age, complete=complete, cleared=False, resubmit_unknown=self._resubmit_unknown)
-        if step is Next.FAIL:
-            raise error
-        self.log.warning("No running job carries the reference, %d s after the submit: submitting once more.", age)
-        return None
-
-    def _find(self, reply_ref: str) -> Job | None:
-        """
-        Return the running job that was submitted with this reference.
-
-        :raises PikaError: when a look failed, so that not having found it means nothing
-        """
-        fault: PikaError | None = None
-        for jobid in self.hook.list_jobs():
-            if jobid in self._strangers:
-                continue
-            try:
-                job = self.hook.get_job(jobid)
-            except PikaNotFoundError as error:
-                # Listed, but not to be read yet: it may be the very one.
-                fault = PikaUnavailableError(str(error), status=error.status, error=error.error, jobid=jobid)
-                continue
-            except PikaError as error:
-                fault = error
-                continue
-            if job.raw.get("replyRef") == reply_ref:
-                self.log.info("Found job %s, submitted by this task: going on with it.", jobid)
-                return job
-            self._strangers.add(jobid)
-        if fault:
-            raise fault
-        return None
-
-    def _trusts(self, reply_ref: str) -> bool:
-        """Whether a reference, just made or given by the user, names this task instance alone."""
-        ti = self._ti
-        return reply_ref != self._inputs.get("reply_ref") or names_task(
-            reply_ref,
-            dag_id=ti.dag_id,
-            run_id=ti.run_id,
-            task_id=ti.task_id,
-            map_index=-1 if ti.map_index is None else ti.map_index,
+                return self.hook.send(call, files, before_body=self._may_leave, after_body=self._has_left)
+            except _StaleIntentError as error:
+                self.log.warning("%s", error)
+        raise PikaUnavailableError(
+            f"Nothing was submitted: {_INTENTS_LIMIT} times it took longer than {INTENT_FRESH:g} s to reach the API."
         )
 
-    def _reply_ref(self) -> str:
-        """Return the reference to submit with: the user's, a random one, or where nothing remembers that, a digest."""
-        given = self._inputs.get("reply_ref")
-        if given:
-            return str(given)
-        if self._store:
-            return f"airflow-{uuid.uuid4().hex}"
-        ti = self._ti
-        airflow = conf.get("api", "base_url", fallback="")
-        return f"airflow-{digest(airflow, ti.dag_id, ti.run_id, ti.task_id, ti.map_index, self._digest)}"
+    def _must_live(self) -> None:
+        if self._search.killed:
+            raise PikaUnavailableError(KILLED)
 
-    def _keep_job(self, job: Job, *, asked_at: float, inputs: str) -> Job:
+    def _may_leave(self) -> None:
+        """Ask once more, in the transport's thread and at the request's first byte, whether it may still be sent."""
+        self._must_live()
+        if self._intended is None or self._intended.age > INTENT_FRESH:
+            raise _StaleIntentError("This process was held up before its submit left: asking anew whether it may.")
+
+    def _has_left(self) -> None:
+        self._left = Moment.now()
+
+    def _after_lost_answer(self, error: PikaUnknownOutcomeError, reply_ref: str, sends: int) -> Job | None:
+        """Look for the job of a submit whose answer was lost; return None if it may be sent once more."""
+        record = self.memory.record
+        if record is None:
+            raise error
+        # Kept for whoever has to say in the end what came back.
+        record = replace(record, lost=error.to_event())
+        self.memory.save(record)
+        if not record.trusted:
+            if self._resubmit_unknown and sends < _SENDS_LIMIT:
+                return None
+            raise self._unknown(record) from error
+        self.log.warning("%s Looking for the job.", error)
+        # A 504 means that the bot took the job and the service lost track of it: not being listed proves nothing.
+        may_submit = sends < _SENDS_LIMIT and error.status != _GATEWAY_TIMEOUT
+        left = self._left or Moment.now()
+        job = self._search.after_lost_answer(record, reply_ref, left=left, may_submit=may_submit)
+        return self._take(job, record) if job else None
+
+    def _keep_job(self, job: Job, record: Record | None) -> Job:
         # The log comes first, because nothing can fail before it; then the store, then XCom.
         self.log.info("The job is %s (%s).", job.jobid, job.status)
-        self._keep(jobid=job.jobid, asked_at=asked_at, inputs=inputs)
+        asked_at, inputs = (record.asked_at, record.inputs) if record else (time.time(), self.memory.inputs)
+        self.memory.keep(jobid=job.jobid, asked_at=asked_at, inputs=inputs)
         self._tell_jobid(job.jobid)
         return job
-
-    def _keep(self, *, inputs: str | None = None, **what: Any) -> None:
-        if self._store:
-            ti = self._ti
-            record = Record(
-                max_tries=ti.max_tries,
-                try_number=ti.try_number,
-                queued_since=self.queued_since,
-                inputs=inputs if inputs is not None else self._digest,
-                **what,
-            )
-            self._store.set(SUBMIT_KEY, record.to_json())

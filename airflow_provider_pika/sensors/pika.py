@@ -9,21 +9,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_pika.api.fields import checked_jobid
-from airflow_provider_pika.api.pacing import LOOK_GAP, RESCHEDULE_GAP, interval_at_least
+from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, MIN_RESCHEDULE, interval_at_least
 from airflow_provider_pika.compat import AirflowSkipException, conf
 from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.kill import cancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink
-from airflow_provider_pika.waiting import (
-    JobWait,
-    ask_on_kill,
-    cancel_if_failed,
-    completed,
-    ended_job,
-    task_error,
-    task_state,
-    timed_out,
-)
+from airflow_provider_pika.waiting import JobWait, completed, ended_job, is_trigger_timeout, task_error, timed_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +23,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_pika.api.job import Job
+    from airflow_provider_pika.api.polling import PollOutcome
 
 
 class PikaJobSensor(BaseSensorOperator):
@@ -39,16 +32,18 @@ class PikaJobSensor(BaseSensorOperator):
 
     The modes ``poke``, ``reschedule`` and deferrable give the same results and the same errors. A job that ended
     ``failed``, ``moderated`` or ``cancelled`` fails the task without retries; so does a jobid the API does not
-    know after a few looks. Faults in passing only make the next look later, up to ten in a row.
+    know after a few polls. Transient errors only make the next poll later, up to ten in a row.
 
     :param jobid: the job to wait for, usually ``submit.output`` (templated)
     :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
     :param deferrable: wait in the triggerer, without a worker; default ``[operators] default_deferrable``
-    :param poke_interval: seconds between looks; raised to 10 (the API's limit), in mode ``reschedule`` to 15
+    :param poke_interval: seconds between polls; raised to 10 (the API's limit), in mode ``reschedule`` to 15
     :param timeout: seconds until the wait fails with ``AirflowSensorTimeout``, without retries. On Airflow 3.3+ it
-        counts from the first look since the last clear, below from this try's first leg. ``execution_timeout``
+        counts from the first poll since the last clear, below from this try's first leg. ``execution_timeout``
         bounds it too
-    :param cancel_on_kill: cancel the job when a person marks this task as failed; never for any other end
+    :param cancel_on_kill: cancel the job when this task is killed and Airflow has set it to ``failed``: by a person's
+        mark, a DAG's ``fail_fast``, or a heartbeat timeout on the last try. Never for a clear, a mark as success or a
+        node that goes down. Between two reschedules nobody is there to cancel
     :param cancel_on_timeout: cancel the job when the timeout is reached
     :param end_from_trigger: deferrable on Airflow 3.3+: let a completed job end the task in the triggerer, without a
         second worker start, wherever that loses nothing (see the README)
@@ -80,12 +75,12 @@ class PikaJobSensor(BaseSensorOperator):
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.end_from_trigger = end_from_trigger
-        self._floor = RESCHEDULE_GAP if self.reschedule and not deferrable else LOOK_GAP
+        self._floor = MIN_RESCHEDULE if self.reschedule and not deferrable else MIN_POLL_INTERVAL
         self.poke_interval, self._raised_interval = interval_at_least(self.poke_interval, self._floor)
         self._wait: JobWait | None = None
         self._ti: Any = None
         self._video_url: str | None = None
-        self._next_look = 0.0
+        self._next_poll = 0.0
 
     def execute(self, context: Context) -> Any:
         """Wait for the job: in this process, by rescheduling, or by deferring to the triggerer."""
@@ -95,30 +90,27 @@ class PikaJobSensor(BaseSensorOperator):
         if not self.deferrable:
             return super().execute(context)
         wait = self._begin(context)
-        if wait.watch.deadline <= time.time():
-            # A retry after the deadline: one look, which the trigger of an earlier try may not have had.
+        if wait.state.deadline <= time.time():
+            # A retry after the deadline: one poll, which the trigger of an earlier try may not have had.
             return super().execute(context)
         self.defer(**wait.deferral(self, returns="job"))
         return None
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look at the job once."""
+        """Poll the job once."""
         wait = self._wait or self._begin(context)
-        verdict = wait.look()
-        if verdict.job:
-            return PokeReturnValue(True, self._hand_on(context, verdict.job))
-        if verdict.error:
-            raise task_error(verdict.error)
-        if verdict.timed_out:
-            raise timed_out(
-                wait.watch.timeout_message(),
-                hook=wait.hook,
-                jobid=wait.watch.jobid,
-                cancel=self.cancel_on_timeout,
-                log=self.log,
-            )
-        self._next_look = verdict.after
-        return PokeReturnValue(False)
+        return self._after_poll(context, wait, wait.poll())
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral; where no triggerer was alive past the deadline, poll once more before giving up."""
+        if is_trigger_timeout(next_method, next_kwargs):
+            next_method, next_kwargs = "poll_at_last", {}
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def poll_at_last(self, context: Context) -> Any:
+        """Let one last poll decide: the job ended while nobody watched, or the wait has timed out."""
+        wait = self._begin(context)
+        return self._after_poll(context, wait, wait.last_poll()).xcom_value
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take over from the trigger: return the finished job, or raise what the trigger reported."""
@@ -135,14 +127,12 @@ class PikaJobSensor(BaseSensorOperator):
             if self.never_fail:
                 raise AirflowSkipException(str(error)) from error
             raise
-        return self._hand_on(context, job)
+        return self._push_results(context, job)
 
     def on_kill(self) -> None:
-        """Cancel the job if ``cancel_on_kill`` is set and a person marked this task as failed."""
+        """Cancel the job if ``cancel_on_kill`` is set and this task was set to failed."""
         if self.cancel_on_kill and self._wait is not None:
-            # A hook of its own: the signal may have struck in the middle of a request.
-            state = ask_on_kill(lambda: task_state(self._ti), self.log)
-            cancel_if_failed(state, PikaHook(self.pika_conn_id), self._wait.watch.jobid, self.log)
+            cancel_if_failed(self._ti, self.pika_conn_id, self._wait.state.jobid, self.log)
 
     def _begin(self, context: Context) -> JobWait:
         self._ti = context["ti"]
@@ -164,15 +154,31 @@ class PikaJobSensor(BaseSensorOperator):
         )
         return self._wait
 
-    def _hand_on(self, context: Context, job: Job) -> dict[str, Any]:
+    def _after_poll(self, context: Context, wait: JobWait, outcome: PollOutcome) -> PokeReturnValue:
+        if outcome.job:
+            return PokeReturnValue(True, self._push_results(context, outcome.job))
+        if outcome.error:
+            raise task_error(outcome.error)
+        if outcome.timed_out:
+            raise timed_out(
+                wait.state.timeout_message(),
+                hook=wait.hook,
+                jobid=wait.state.jobid,
+                cancel=self.cancel_on_timeout,
+                log=self.log,
+            )
+        self._next_poll = outcome.after
+        return PokeReturnValue(False)
+
+    def _push_results(self, context: Context, job: Job) -> dict[str, Any]:
         ti = context["ti"]
         push = ti.xcom_push if self.do_xcom_push else None
         self._video_url = job.video_url
         return completed(job, hook=PikaHook(self.pika_conn_id), push=push, log=self.log)
 
     def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
-        # Airflow's own would look on time after a fault too, and its backoff starts below the API's limit.
-        after = max(self._floor, self._next_look)
+        # Airflow's own would poll on time after an error too, and its backoff starts below the API's limit.
+        after = max(self._floor, self._next_poll)
         if not self.exponential_backoff:
             return after
         return max(after, super()._get_next_poke_interval(*args, **kwargs))

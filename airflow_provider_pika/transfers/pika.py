@@ -11,14 +11,6 @@ from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_provider_pika.api.fields import checked_jobid
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.api.transfer import (
-    DEFAULT_FILENAME,
-    Existing,
-    file_names,
-    judge_existing,
-    names_job,
-    size_of,
-)
 from airflow_provider_pika.exceptions import (
     PikaError,
     PikaJobFailedError,
@@ -26,7 +18,15 @@ from airflow_provider_pika.exceptions import (
     PikaRequestError,
     PikaUnavailableError,
 )
-from airflow_provider_pika.hooks import storage
+from airflow_provider_pika.files import storage
+from airflow_provider_pika.files.transfer import (
+    DEFAULT_FILENAME,
+    Existing,
+    file_names,
+    judge_existing,
+    names_job,
+    size_of,
+)
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.waiting import task_error
@@ -34,7 +34,7 @@ from airflow_provider_pika.waiting import task_error
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_pika.hooks.download import Download
+    from airflow_provider_pika.files.download import Download
 
 _NOTHING = "Nothing was downloaded."
 
@@ -52,7 +52,7 @@ class PikaDownloadOperator(BaseOperator):
 
     :param path: the folder: a local one, or any URL ``ObjectStoragePath`` takes, as ``s3://conn_id@bucket/films``
         (templated)
-    :param job: the finished job, as the sensor returns it: ``wait.output``. Costs no look at the API (templated)
+    :param job: the finished job, as the sensor returns it: ``wait.output``. Costs no call to the API (templated)
     :param jobid: instead of ``job``: read the job first (templated)
     :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
     :param filename: how a file is called, with the placeholders ``{jobid}``, ``{index}`` (from 0) and ``{ext}``
@@ -152,7 +152,7 @@ class PikaDownloadOperator(BaseOperator):
             return job
         if job.is_final:
             raise PikaJobFailedError(
-                f"Job {job.jobid} ended {job.status}: {job.words}. There is no video to bring home.", jobid=job.jobid
+                f"Job {job.jobid} ended {job.status}: {job.reason}. There is no video to bring home.", jobid=job.jobid
             )
         # Read anew, a retry may find it completed; handed over, it stays as it is.
         kind = PikaUnavailableError if given == ["jobid"] else PikaRequestError
@@ -185,8 +185,8 @@ class PikaDownloadOperator(BaseOperator):
         return found
 
     def _bring(self, job: Job, attachments: list[dict[str, Any]], targets: list[storage.Place]) -> None:
-        from airflow_provider_pika.hooks.download import Download, Source
-        from airflow_provider_pika.hooks.web import plain_session
+        from airflow_provider_pika.files.download import Download, Source
+        from airflow_provider_pika.files.web import plain_session
 
         with plain_session() as session:
             for index, target in enumerate(targets):
@@ -213,14 +213,14 @@ class PikaDownloadOperator(BaseOperator):
         if about.get("type") == "directory":
             raise PikaRequestError(f"Where the file {target.shown!r} should go there is a folder. {_NOTHING}")
         found = int(about.get("size") or 0)
-        verdict = judge_existing(found, size, overwrite=self.overwrite, own_name=names_job(self.filename))
-        if verdict is Existing.REFUSE:
+        decision = judge_existing(found, size, overwrite=self.overwrite, own_name=names_job(self.filename))
+        if decision is Existing.REFUSE:
             raise PikaRequestError(
                 f"There is already another file {target.shown!r} ({found:,} bytes; this one has"
                 f" {size or 'an unknown size'}). Put {{jobid}} into the filename, or set overwrite=True. {_NOTHING}"
             )
-        self.log.info("%s has %s bytes: %s.", target.shown, f"{found:,}", verdict.value)
-        return verdict is Existing.SKIP
+        self.log.info("%s has %s bytes: %s.", target.shown, f"{found:,}", decision.value)
+        return decision is Existing.SKIP
 
     def _fresh_links(self, job: Job, attachments: list[dict[str, Any]], index: int) -> Callable[[], str | None]:
         """Return the function that asks the API for this attachment's link anew, at most once for the whole task."""
@@ -236,7 +236,7 @@ class PikaDownloadOperator(BaseOperator):
                     f"The link to the file has expired, and there is no fresh one: {error}", jobid=job.jobid
                 ) from error
             found = self._attachments(fresh)
-            # All links of a job expire together, so the later files profit from this one look.
+            # All links of a job expire together, so the later files profit from this one read.
             for place, old in enumerate(attachments):
                 same = found[place : place + 1]
                 if old.get("id"):

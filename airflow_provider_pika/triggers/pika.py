@@ -11,11 +11,11 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.api.pacing import LOOK_GAP, Verdict, Watch
-from airflow_provider_pika.compat import count_job
-from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, PollOutcome, PollState
+from airflow_provider_pika.kill import acancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink, browser_link
-from airflow_provider_pika.triggers.looks import Looks
+from airflow_provider_pika.metrics import count_job
+from airflow_provider_pika.triggers.poller import SharedPoller
 
 # Kills under way: the loop itself holds tasks only weakly.
 _kills: set[asyncio.Future[None]] = set()
@@ -40,14 +40,14 @@ class _PikaTrigger(BaseTrigger):
 
 class PikaJobTrigger(_PikaTrigger):
     """
-    Look at a job until it has ended, and report that in one event; the worker raises what is to be raised.
+    Poll a job until it has ended, and report that in one event; the worker raises what is to be raised.
 
     :param pika_conn_id: the Airflow connection of type ``pika``
     :param jobid: the job to wait for
-    :param poll_interval: seconds between looks
+    :param poll_interval: seconds between polls
     :param deadline: UTC epoch seconds after which the wait has timed out; wall-clock, because the trigger may
         be resumed in another process
-    :param cancel_on_kill: cancel the job when a person marks the deferred task as failed (Airflow 3.3+)
+    :param cancel_on_kill: cancel the job when the deferred task is set to failed, as by a person's mark (Airflow 3.3+)
     :param end_from_trigger: which XCom return value to end the task with here once the job has completed, ``"job"``
         or ``"jobid"``; None leaves every end to a worker
     """
@@ -79,32 +79,32 @@ class PikaJobTrigger(_PikaTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event: the job has ended, the deadline has passed, or waiting is pointless."""
-        watch = Watch(self.jobid, self.poll_interval, self.deadline)
-        async with aclosing(Looks.of(self.pika_conn_id).at_job(watch)) as looks:
-            async for verdict in looks:
-                self.log.info("Looked at the job: %s", verdict.note)
-                event = await self._event(verdict, watch)
+        state = PollState(self.jobid, self.poll_interval, self.deadline)
+        async with aclosing(SharedPoller.of(self.pika_conn_id).at_job(state)) as outcomes:
+            async for outcome in outcomes:
+                self.log.info("Polled the job: %s", outcome.note)
+                event = await self._event(outcome, state)
                 if event is not None:
                     yield event
                     return
 
-    async def _event(self, verdict: Verdict, watch: Watch) -> TriggerEvent | None:
-        if verdict.job:
-            if verdict.job.status == "completed" and self.end_from_trigger and self.task_instance:
+    async def _event(self, outcome: PollOutcome, state: PollState) -> TriggerEvent | None:
+        if outcome.job:
+            if outcome.job.status == "completed" and self.end_from_trigger and self.task_instance:
                 try:
-                    await self._hand_on(verdict.job)
+                    await self._push_results(outcome.job)
                 except Exception as error:  # noqa: BLE001 - the job has completed, whatever ails the XComs
                     self.log.warning("The results cannot be written from here, a worker will: %r", error)
                 else:
                     return TaskSuccessEvent()
-            return TriggerEvent({"outcome": "ended", "jobid": self.jobid, "job": verdict.job.public()})
-        if verdict.error:
-            return TriggerEvent({"outcome": "error", "jobid": self.jobid, "error": verdict.error.to_event()})
-        if verdict.timed_out:
-            return TriggerEvent({"outcome": "timeout", "jobid": self.jobid, "message": watch.timeout_message()})
+            return TriggerEvent({"outcome": "ended", "jobid": self.jobid, "job": outcome.job.public()})
+        if outcome.error:
+            return TriggerEvent({"outcome": "error", "jobid": self.jobid, "error": outcome.error.to_event()})
+        if outcome.timed_out:
+            return TriggerEvent({"outcome": "timeout", "jobid": self.jobid, "message": state.timeout_message()})
         return None
 
-    async def _hand_on(self, job: Job) -> None:
+    async def _push_results(self, job: Job) -> None:
         """Write the XComs that a worker would have pushed; the task ends without one."""
         from airflow.sdk.execution_time.xcom import XCom
 
@@ -133,88 +133,70 @@ class PikaJobTrigger(_PikaTrigger):
             return
         # Airflow 3.3 cancels a killed trigger again at every sync, about once a second, its on_kill included; and the
         # first question to the supervisor alone may take six. So the work is done in a task of its own.
-        work = asyncio.ensure_future(self._cancel_if_failed())
+        work = asyncio.ensure_future(acancel_if_failed(self.task_instance, self.pika_conn_id, self.jobid, self.log))
         _kills.add(work)
         work.add_done_callback(_kills.discard)
         await asyncio.shield(work)
 
-    async def _cancel_if_failed(self) -> None:
-        from asgiref.sync import sync_to_async
 
-        from airflow_provider_pika.waiting import task_state
-
-        hook = PikaHook(self.pika_conn_id)
-        try:
-            state = await sync_to_async(task_state)(self.task_instance)
-            if state != "failed":
-                self.log.info("Job %s was left alone: the task is %s, not failed.", self.jobid, state)
-                return
-            job = await hook.acancel_job(self.jobid)
-            self.log.info("The task was marked as failed: asked to cancel job %s, it is %s.", self.jobid, job.status)
-        except Exception as error:  # noqa: BLE001 - a failing cancel is logged, never raised
-            self.log.warning("Job %s was not cancelled: %r", self.jobid, error)
-        finally:
-            await hook.aclose()
-
-
-class PikaSlotTrigger(_PikaTrigger):
+class PikaQueueTrigger(_PikaTrigger):
     """
-    Wait in line for room in a full queue, first come, first served.
+    Wait in the queue before a full channel, first come, first served.
 
     It only waits: the submit is the worker's, because a triggerer that is restarted runs a trigger anew.
 
     :param pika_conn_id: the Airflow connection of type ``pika``
-    :param lane: the channel to submit through, an empty text for any
+    :param channel: the channel to submit through, an empty text for any
     :param executing_jobs: the jobs in the way, as the 429 named them; none for a rate limit
-    :param turned_away_at: when that was, UTC epoch seconds
-    :param hold_until: do not submit before this, UTC epoch seconds
-    :param queued_since: the waiter's place in the line, UTC epoch seconds
+    :param rejected_at: when that was, UTC epoch seconds
+    :param not_before: do not submit before this, UTC epoch seconds
+    :param queued_since: the waiter's place in the queue, UTC epoch seconds
     :param deadline: give up after this, UTC epoch seconds
-    :param turn: how many turns the waiter has had already
+    :param releases: how often the waiter has been released already
     """
 
     def __init__(
         self,
         *,
         pika_conn_id: str,
-        lane: str,
+        channel: str,
         executing_jobs: list[str],
-        turned_away_at: float,
-        hold_until: float,
+        rejected_at: float,
+        not_before: float,
         queued_since: float,
         deadline: float,
-        turn: int = 0,
+        releases: int = 0,
     ) -> None:
         super().__init__(
             pika_conn_id=pika_conn_id,
-            lane=lane,
+            channel=channel,
             executing_jobs=executing_jobs,
-            turned_away_at=turned_away_at,
-            hold_until=hold_until,
+            rejected_at=rejected_at,
+            not_before=not_before,
             queued_since=queued_since,
             deadline=deadline,
-            turn=turn,
+            releases=releases,
         )
         self.pika_conn_id = pika_conn_id
-        self.lane = lane
+        self.channel = channel
         self.executing_jobs = executing_jobs
-        self.turned_away_at = turned_away_at
-        self.hold_until = hold_until
+        self.rejected_at = rejected_at
+        self.not_before = not_before
         self.queued_since = queued_since
         self.deadline = deadline
-        self.turn = turn
+        self.releases = releases
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield exactly one event: it is this task's turn, or the queue's deadline has passed."""
-        is_turn = await Looks.of(self.pika_conn_id).for_slot(
-            self.lane,
+        """Yield exactly one event: this task is released to submit, or the queue's deadline has passed."""
+        released = await SharedPoller.of(self.pika_conn_id).for_slot(
+            self.channel,
             since=self.queued_since,
             executing_jobs=self.executing_jobs,
-            turned_away_at=self.turned_away_at,
-            hold_until=self.hold_until,
-            again=self.turn > 0,
-            patience=max(LOOK_GAP, self.deadline - time.time()),
+            rejected_at=self.rejected_at,
+            not_before=self.not_before,
+            again=self.releases > 0,
+            timeout=max(MIN_POLL_INTERVAL, self.deadline - time.time()),
         )
-        if is_turn:
-            self.log.info("It is this task's turn to submit.")
-        yield TriggerEvent({"outcome": "turn" if is_turn else "timeout"})
+        if released:
+            self.log.info("Released from the queue: it is this task's turn to submit.")
+        yield TriggerEvent({"outcome": "released" if released else "timeout"})

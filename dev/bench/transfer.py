@@ -95,8 +95,8 @@ def worker(url: str, what: str, folder: str) -> None:
     # Imports made in passing belong to the idle task; the connection and a first request do not.
     from airflow.sdk.io import attach
 
-    import airflow_provider_pika.hooks.download
-    import airflow_provider_pika.hooks.image  # noqa: F401
+    import airflow_provider_pika.files.download
+    import airflow_provider_pika.files.image  # noqa: F401
 
     attach("file")
 

@@ -9,6 +9,42 @@ from typing import Any
 from dev.harness.local_airflow import LocalAirflow
 
 UNKNOWN = "PikaUnknownOutcomeError"
+ADOPTED = "Found job "
+
+
+@dataclass(frozen=True)
+class Film:
+    """
+    What became of one film.
+
+    :param state: the state its submit ended in
+    :param jobids: the jobs that were made for it
+    :param log: all that its submit logged, try by try
+    :param kept: everything a person could find a jobid in
+    """
+
+    name: str
+    state: str
+    tries: int
+    jobids: list[str]
+    log: str
+    kept: str
+
+    @property
+    def cannot_know(self) -> bool:
+        """Whether its last try failed because it cannot know whether a job was made."""
+        return self.state == "failed" and UNKNOWN in self._last_try
+
+    @property
+    def last_error(self) -> str:
+        """The last exception its last try logged."""
+        # Exceptions are set in, below the line they belong to.
+        found = [line.strip() for line in self._last_try.splitlines() if line.startswith("    ")]
+        return found[-1][:300] if found else "no exception in its log"
+
+    @property
+    def _last_try(self) -> str:
+        return "".join(part for part in self.log.split("--- ") if part.startswith(f"attempt={self.tries}.log"))
 
 
 @dataclass
@@ -17,11 +53,12 @@ class Verdict:
     What was found.
 
     :param films: tasks that were to submit, by the state they ended in
-    :param excess: films for which more than one job was made
+    :param excess: films for which more than one job was made, whatever was submitted: a lost submit makes none
     :param lost: jobids found neither in XCom nor in the state store nor in the log of their task
-    :param unknown: films whose submit was killed before its answer and whose job had ended before the next try: the
-        task says that it cannot know; paid once
+    :param unknown: films whose answer was lost and whose job was not found: the task says that it cannot know; paid at
+        most once, and its job is not lost but told of
     :param strange: films that failed for any other reason
+    :param adopted: films whose job was found by its reference
     """
 
     films: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -39,6 +76,20 @@ class Verdict:
         """Tell whether a rule was broken."""
         return bool(self.excess or self.lost or self.cancelled)
 
+    def add(self, film: Film) -> None:
+        """Judge one film."""
+        self.films[film.state] += 1
+        self.tries += film.tries
+        self.adopted += ADOPTED in film.log
+        if len(film.jobids) > 1:
+            self.excess.append(f"{film.name}: {', '.join(film.jobids)}")
+        if film.cannot_know:
+            self.unknown.append(f"{film.name}: {', '.join(film.jobids) or 'no job'} was made")
+            return
+        if film.state != "success":
+            self.strange.append(f"{film.name} ended {film.state}, try {film.tries}: {film.last_error}")
+        self.lost += [f"{film.name}: {jobid}" for jobid in film.jobids if jobid not in film.kept]
+
 
 def judge(airflow: LocalAirflow, counters: dict[str, Any], runs: dict[str, str]) -> Verdict:
     """
@@ -54,37 +105,31 @@ def judge(airflow: LocalAirflow, counters: dict[str, Any], runs: dict[str, str])
     for run_id, dag_id in runs.items():
         for row in airflow.db.tasks(dag_id, run_id):
             if row["task_id"].endswith("submit") and row["map_index"] >= 0:
-                _film(verdict, airflow, row, made.pop(f"{run_id} {row['map_index']}", []))
+                verdict.add(_film(airflow, row, made.pop(f"{run_id} {row['map_index']}", [])))
     # A job of a film that no run knows of would be the worst of all.
     verdict.excess += [f"{prompt}: {', '.join(jobids)}" for prompt, jobids in made.items()]
     return verdict
 
 
 def film_of(job: dict[str, Any]) -> str:
-    """Return which film a job of the emulator makes: run and number, without the marker for its length."""
+    """Return which film a job of the emulator makes: run and number, without the markers behind them."""
     return str(job["prompt"]).split(" [")[0]
 
 
-def _film(verdict: Verdict, airflow: LocalAirflow, row: dict[str, Any], jobids: list[str]) -> None:
+def _film(airflow: LocalAirflow, row: dict[str, Any], jobids: list[str]) -> Film:
     where = (row["dag_id"], row["run_id"], row["task_id"], row["map_index"])
-    name = f"{row['dag_id']} {row['run_id']} {row['map_index']}"
     log = airflow.runs.log(*where)
-    state = row["state"] or "none"
-    verdict.films[state] += 1
-    verdict.tries += row["try_number"]
-    verdict.adopted += "Found job " in log
-    if len(jobids) > 1:
-        verdict.excess.append(f"{name}: {', '.join(jobids)}")
-    cannot_know = state == "failed" and (UNKNOWN in log or "its answer is not known" in log)
-    if cannot_know:
-        verdict.unknown.append(name)
-    elif state != "success":
-        verdict.strange.append(f"{name} ended {state}, try {row['try_number']}: {log.strip().splitlines()[-1:]}")
     kept = log
     for table in ("xcom", "task_state_store"):
         rows = airflow.db.sql(
             f"SELECT value FROM {table} WHERE dag_id = ? AND run_id = ? AND task_id = ? AND map_index = ?", where
         )
         kept += " ".join(str(found["value"]) for found in rows)
-    if not cannot_know:
-        verdict.lost += [f"{name}: {jobid}" for jobid in jobids if jobid not in kept]
+    return Film(
+        name=f"{row['dag_id']} {row['run_id']} {row['map_index']}",
+        state=row["state"] or "none",
+        tries=row["try_number"],
+        jobids=jobids,
+        log=log,
+        kept=kept,
+    )

@@ -10,10 +10,25 @@ import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
 from tests.support.task_context import Clock, Life, run_leaping
+from tests.support.variables import Variables
 
 
 @pytest.fixture
-def clock(pika_emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch) -> Clock:
+def long_jobs(pika_emulator: EmulatorClient) -> None:
+    """Let jobs run for an hour, so that the list shows them for the whole of a test."""
+    pika_emulator.configure(seconds=3600)
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> Variables:
+    """Airflow Variables in memory: below Airflow 3.3 they are what a task remembers by."""
+    variables = Variables()
+    monkeypatch.setattr("airflow_provider_pika.compat._ask_supervisor", variables.ask)
+    return variables
+
+
+@pytest.fixture
+def clock(pika_emulator: EmulatorClient, variables: Variables, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Time that a wait puts ahead instead of passing it."""
     clock = Clock(pika_emulator)
     clock.install(monkeypatch)
@@ -22,12 +37,12 @@ def clock(pika_emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch) -> Clo
 
 @pytest.fixture
 def polite(clock: Clock) -> Iterator[None]:
-    """Fail the test if a job was looked at twice within 10 s, or a task came back sooner than Airflow bears."""
+    """Fail the test if a job was read twice within 10 s, or a task came back sooner than Airflow bears."""
     yield
     assert all(wait >= 14.9 for wait in clock.reschedules), f"rescheduled by {clock.reschedules}"
     assert all(wait >= 10 for wait in clock.sleeps if wait), f"slept {clock.sleeps}"
     gap = clock.smallest_gap()
-    assert gap is None or gap >= 9.99, f"two looks within {gap:.2f} s"
+    assert gap is None or gap >= 9.99, f"two polls within {gap:.2f} s"
 
 
 @pytest.fixture

@@ -16,26 +16,27 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from airflow_provider_pika.compat import AirflowFailException
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.emulator.film import make_film
+from airflow_provider_pika.emulator.scenes import Waves
 from airflow_provider_pika.exceptions import (
     PikaJobFailedError,
     PikaNotFoundError,
     PikaRequestError,
     PikaUnavailableError,
 )
-from airflow_provider_pika.hooks import web
+from airflow_provider_pika.files import web
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.transfers.pika import PikaDownloadOperator
 from tests.support.task_context import Proxy
 from tests.support.task_files import Run, reply, web_server
 
-FILM = make_film("HI", "waves")
+FILM = make_film(Waves("waves", "HI"))
 
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between a break and going on, not waited for."""
     pauses: list[float] = []
-    monkeypatch.setattr("airflow_provider_pika.hooks.download.time", Proxy(time, sleep=pauses.append))
+    monkeypatch.setattr("airflow_provider_pika.files.download.time", Proxy(time, sleep=pauses.append))
     return pauses
 
 
@@ -54,8 +55,7 @@ def _clean_stores():
 
 
 def finished() -> dict:
-    hook = PikaHook()
-    return hook.get_job(hook.encrypt_text(message="HI", prompt="waves").jobid).public()
+    return (hook := PikaHook()).get_job(hook.encrypt_text(message="HI", prompt="waves").jobid).public()
 
 
 def download(path: object, **about) -> Run:
@@ -79,9 +79,7 @@ def refused(kind: type, path: object, **about) -> str:
     return str(error.value)
 
 
-def test_the_film_is_stored_under_a_safe_name_and_its_url_returned(
-    pika_emulator: EmulatorClient, job: dict, tmp_path: Path
-):
+def test_the_film_is_stored_under_a_safe_name(pika_emulator: EmulatorClient, job: dict, tmp_path: Path):
     run = download(tmp_path / "new" / "folder", job=job)
 
     assert run.result == [f"file://{tmp_path}/new/folder/{job['jobid'].replace(':', '_')}_0.mp4"]
@@ -431,7 +429,7 @@ def test_a_kill_in_the_middle_leaves_no_half_file(job: dict, tmp_path: Path, mon
         operator.on_kill()
         raise SystemExit(143)
 
-    monkeypatch.setattr("airflow_provider_pika.hooks.download._Progress.tell", kill)
+    monkeypatch.setattr("airflow_provider_pika.files.download._Progress.tell", kill)
     with pytest.raises(SystemExit):
         Run(operator)
 

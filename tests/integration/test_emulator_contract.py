@@ -5,62 +5,26 @@ from __future__ import annotations
 import json
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import pytest
 import requests
 
 from airflow_provider_pika.api.commands import FONTS
+from tests.support.plain_api import GOOD, Api, assert_error
 
 if TYPE_CHECKING:
     from airflow_provider_pika.emulator.client import EmulatorClient
 
 PICTURE = ("a.png", b"\x89PNG picture", "image/png")
-GOOD = {"message": "HELLO", "prompt": "waves"}
 FIELDS_OF_EVERY_JOB = {
     *("jobid", "verb", "status", "created", "updated", "message", "prompt", "discord", "channel", "maxJobs"),
     *("messageId", "content", "timestamp", "code"),
 }
 
 
-class Api:
-    """A client of the contract that knows nothing of the provider's own hook."""
-
-    def __init__(self, emulator: EmulatorClient) -> None:
-        self.url = emulator.url
-        self.session = requests.Session()
-        self.session.trust_env = False
-        self.session.headers["Authorization"] = f"Bearer {emulator.token}"
-
-    def get(self, target: str, **more: Any) -> requests.Response:
-        return self.session.get(self.url + target, timeout=10, allow_redirects=False, **more)
-
-    def submit(self, fields: dict[str, str] | None = None, **files: Any) -> requests.Response:
-        parts: dict[str, Any] = {name: (None, text) for name, text in (GOOD if fields is None else fields).items()}
-        return self.session.post(f"{self.url}/v1/pika/encrypt_text", files=parts | files, timeout=10)
-
-    def made(self, **fields: str) -> str:
-        return str(self.submit(GOOD | fields).json()["jobid"])
-
-    def job(self, jobid: str) -> requests.Response:
-        return self.get(f"/v1/pika/jobs/?jobid={quote(jobid, safe='')}")
-
-    def cancel(self, jobid: str) -> requests.Response:
-        return self.get(f"/v1/pika/jobs/cancel/?jobid={quote(jobid, safe='')}")
-
-    def film_url(self) -> str:
-        return str(self.job(self.made()).json()["attachments"][0]["url"])
-
-
 @pytest.fixture
 def api(pika_emulator: EmulatorClient) -> Api:
     return Api(pika_emulator)
-
-
-def assert_error(answer: requests.Response, status: int, error: str) -> None:
-    assert answer.status_code == status
-    assert answer.json()["code"] == status
-    assert error in answer.json()["error"]
 
 
 class TestSubmit:
@@ -234,24 +198,9 @@ class TestJobs:
         assert "<img" not in answer.text
 
 
-class TestAccounts:
-    def test_the_accounts_are_told_by_channel_with_discord_masked(
-        self, api: Api, pika_emulator: EmulatorClient
-    ) -> None:
-        pika_emulator.configure(channels={"1": 3})
-        account = {"channel": "1", "discord": "<emu…secured…unt>", "maxJobs": 3}
-        assert api.get("/v1/pika/account").json() == {"1": account}
-        assert api.get("/v1/pika/account/1").json() == account
-        assert_error(api.get("/v1/pika/account/2"), 404, "Unable to locate account 2")
-
-    def test_no_account_at_all_is_a_404_without_a_body(self, api: Api, pika_emulator: EmulatorClient) -> None:
-        pika_emulator.configure(channels={})
-        answer = api.get("/v1/pika/account")
-        assert (answer.status_code, answer.content) == (404, b"")
-
-    def test_the_credential_check_answers_200(self, api: Api, pika_emulator: EmulatorClient) -> None:
-        assert api.get("/v2/account").status_code == 200
-        assert pika_emulator.counters()["checks"] == 1
+def test_the_credential_check_answers_200(api: Api, pika_emulator: EmulatorClient) -> None:
+    assert api.get("/v2/account").status_code == 200
+    assert pika_emulator.counters()["checks"] == 1
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "user:1000-emulator", "Basic dXNlcg=="])

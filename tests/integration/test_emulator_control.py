@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from airflow_provider_pika.emulator.server import emulator_process, running_emulator
+from airflow_provider_pika.emulator.server import running_emulator
 from airflow_provider_pika.emulator.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def test_the_counters_tell_what_was_asked(pika_emulator: EmulatorClient) -> None
     assert job.pop("created") <= time.strftime("%Y-%m-%dT%H:%M:%S.999", time.gmtime())
     assert job == {
         "jobid": jobid,
+        "verb": "pika-encrypt_text",
+        "parent": None,
         "replyRef": "mine",
         "message": "HELLO",
         "prompt": "waves",
@@ -177,13 +179,6 @@ def test_an_emulator_of_ones_own_lives_as_long_as_its_block() -> None:
         connection.get(emulator.url, timeout=10)
     with pytest.raises(requests.ConnectionError):
         requests.get(emulator.url, timeout=1)
-
-
-def test_an_emulator_in_another_process_is_scripted_alike() -> None:
-    with emulator_process("--reads", "2", "--channel", "5=1", "--token", "user:7-other") as emulator:
-        assert "-user:7-channel:5-" in submit(emulator)
-        emulator.configure(at_once=True)
-        assert emulator.counters()["submits"]["asked"] == 1
 
 
 class TestCommandLine:

@@ -106,6 +106,25 @@ def test_pika_taskflow(pika_emulator: EmulatorClient, run_dag: RunDag, clock: Cl
     assert run.xcom("summarize").startswith(f"{job['jobid']}: ")
 
 
+@pytest.mark.usefixtures("leaping_triggers")
+@pytest.mark.parametrize("once_more", [False, True])
+def test_pika_second_thought(
+    pika_emulator: EmulatorClient, run_dag: RunDag, clock: Clock, tmp_path: Path, once_more: bool
+) -> None:
+    pika_emulator.configure(seconds=40)
+
+    run = Run(run_dag(example("pika_second_thought"), run_conf={"once_more": once_more, "folder": str(tmp_path)}))
+
+    jobs = pika_emulator.jobs()
+    assert [job["verb"] for job in jobs] == ["pika-create", "pika-button"][: 1 + once_more]
+    assert run.states["once_more", -1] == ("success" if once_more else "skipped")
+    assert run.xcom("create") == jobs[0]["jobid"]
+    assert run.xcom("once_more") == (jobs[1]["jobid"] if once_more else None)
+    (film,) = tmp_path.glob("*.mp4")
+    assert run.xcom("download") == [film.as_uri()]
+    assert film.stem.startswith(jobs[-1]["jobid"].replace(":", "_"))
+
+
 def test_templates_mapping_and_a_full_queue_in_a_real_run(
     pika_emulator: EmulatorClient, run_dag: RunDag, clock: Clock
 ) -> None:

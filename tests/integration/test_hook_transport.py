@@ -8,6 +8,7 @@ import ipaddress
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,16 @@ from airflow_provider_pika.exceptions import (
 )
 from airflow_provider_pika.hooks.pika import PikaHook
 from tests.support.hook_tools import (
-    BOTH,
+    ASKS,
     DISCORD,
     JOBID,
     TOKEN,
-    async_read,
     connect,
     http,
     no_proxies,
+    read,
     recorder,
     submit,
-    sync_read,
 )
 
 JOB = {"jobid": JOBID, "status": "progress", "code": 200}
@@ -54,8 +54,7 @@ def closed_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_the_jobid_goes_out_percent_encoded_behind_the_slash(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_jobid_goes_out_percent_encoded_behind_the_slash(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(OK) as server:
         connect(monkeypatch, server.url)
         read("job", "job:1-a/b&c=d e%f+g#h~ü")
@@ -65,16 +64,14 @@ def test_the_jobid_goes_out_percent_encoded_behind_the_slash(read: Any, monkeypa
     )
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_root_url_with_a_path_is_put_before_the_apis(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_url_with_a_path_is_put_before_the_apis(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(http(200, [])) as server:
         connect(monkeypatch, f"{server.url}/gate/")
         assert read("list") == []
     assert server.requests[0].startswith(b"GET /gate/v1/pika/jobs HTTP/1.1")
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_every_call_carries_the_whole_token_and_the_version(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_call_carries_the_whole_token_and_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(OK) as server:
         connect(monkeypatch, server.url)
         read("job")
@@ -98,14 +95,12 @@ def test_a_submit_carries_the_token_the_version_and_its_length(monkeypatch: pyte
     assert "transfer-encoding" not in head
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_the_emulator_sees_the_version_in_the_user_agent(pika_emulator: Any, read: Any) -> None:
+def test_the_emulator_sees_the_version_in_the_user_agent(pika_emulator: Any) -> None:
     read("list")
     assert pika_emulator.requests()[-1]["user_agent"] == f"airflow-provider-pika/{__version__}"
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_several_reads_share_one_connection(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_reads_share_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(OK) as server:
         connect(monkeypatch, server.url)
         read("job", times=4)
@@ -124,8 +119,7 @@ def test_a_submit_and_reads_share_one_session(monkeypatch: pytest.MonkeyPatch) -
     assert server.connections <= 2
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_netrc_does_not_replace_the_token(read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_netrc_does_not_replace_the_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1\nlogin somebody\npassword else\n")
     netrc.chmod(0o600)
@@ -151,13 +145,12 @@ def test_a_redirected_submit_is_not_sent_on(status: int, monkeypatch: pytest.Mon
         assert (len(server.requests), target.connections) == (1, 0)
 
 
-@pytest.mark.parametrize("read", BOTH)
 @pytest.mark.parametrize("status", [301, 307])
-def test_a_redirected_read_is_not_sent_on(read: Any, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redirected_read_is_not_sent_on(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(OK) as target, recorder(http(status, Location=f"{target.url}/v1")) as server:
         connect(monkeypatch, server.url)
         error = read("job")
-        assert type(error) is PikaRequestError
+        assert type(error) is PikaUnavailableError
         assert (len(server.requests), target.connections) == (1, 0)
 
 
@@ -195,9 +188,8 @@ def test_a_submit_is_not_repeated_for_a_retry_after(status: int, monkeypatch: py
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("read", BOTH)
 @pytest.mark.parametrize("status", [413, 429, 503])
-def test_a_read_is_not_repeated_for_a_retry_after(read: Any, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_is_not_repeated_for_a_retry_after(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The waiter decides when to look again; the hook neither sleeps nor repeats."""
     with recorder(http(status, {"error": "E"}, Retry_After="0")) as server:
         connect(monkeypatch, server.url)
@@ -205,43 +197,31 @@ def test_a_read_is_not_repeated_for_a_retry_after(read: Any, status: int, monkey
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_read_that_was_sent_and_dropped_is_not_repeated(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_that_was_sent_and_dropped_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(None) as server:
         connect(monkeypatch, server.url)
         assert type(read("job")) is PikaUnavailableError
     assert len(server.requests) == 1
 
 
-def refuse_first(monkeypatch: pytest.MonkeyPatch, times: int) -> list[str]:
+def refuse_first(monkeypatch: pytest.MonkeyPatch, times: int) -> list[Any]:
     """Let the first attempts to connect be refused; return the list of all attempts."""
-    import anyio
     from urllib3.util import connection
 
-    attempts: list[str] = []
-    make, amake = connection.create_connection, anyio.connect_tcp
+    attempts: list[Any] = []
+    make = connection.create_connection
 
-    def refused(library: str) -> bool:
-        attempts.append(library)
-        return len(attempts) <= times
-
-    def create_connection(*args: Any, **kwargs: Any) -> Any:
-        if refused("requests"):
+    def create_connection(address: Any, *args: Any, **kwargs: Any) -> Any:
+        attempts.append(address)
+        if len(attempts) <= times:
             raise ConnectionRefusedError(111, "Connection refused")
-        return make(*args, **kwargs)
-
-    async def connect_tcp(*args: Any, **kwargs: Any) -> Any:
-        if refused("httpx"):
-            raise ConnectionRefusedError(111, "Connection refused")
-        return await amake(*args, **kwargs)
+        return make(address, *args, **kwargs)
 
     monkeypatch.setattr(connection, "create_connection", create_connection)
-    monkeypatch.setattr(anyio, "connect_tcp", connect_tcp)
     return attempts
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_read_is_repeated_once_if_no_connection_could_be_made(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_is_repeated_once_if_no_connection_could_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = refuse_first(monkeypatch, 1)
     with recorder(OK) as server:
         connect(monkeypatch, server.url)
@@ -249,8 +229,7 @@ def test_a_read_is_repeated_once_if_no_connection_could_be_made(read: Any, monke
     assert (len(attempts), len(server.requests)) == (2, 1)
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_read_is_not_repeated_more_than_once(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_is_not_repeated_more_than_once(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = refuse_first(monkeypatch, 99)
     connect(monkeypatch, "http://127.0.0.1:9")
     assert type(read("job")) is PikaUnavailableError
@@ -272,10 +251,7 @@ def test_a_refused_submit_certainly_never_left(closed_port: int, monkeypatch: py
     assert "Is the host in the connection right" in str(error)
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_refused_read_sends_the_reader_to_the_host(
-    closed_port: int, read: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_read_sends_the_reader_to_the_host(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     connect(monkeypatch, f"http://127.0.0.1:{closed_port}")
     error = read("job")
     assert type(error) is PikaUnavailableError
@@ -287,27 +263,26 @@ def test_a_refused_read_sends_the_reader_to_the_host(
 @pytest.mark.parametrize(
     "host", ["http://no-such-host.invalid", f"http://{'a' * 64}.example", "http://*.invalid", "http://a..b"]
 )
-@pytest.mark.parametrize("read", [*BOTH, pytest.param(lambda _: submit(), id="submit")])
-def test_a_host_name_that_leads_nowhere_is_unavailable(host: str, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ask", ASKS)
+def test_a_host_name_that_leads_nowhere_is_unavailable(host: str, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     connect(monkeypatch, host)
-    error = read("job")
+    error = ask()
     assert type(error) in (PikaUnavailableError, PikaRequestError)
     assert host in str(error) or "'pika_default'" in str(error)
 
 
-@pytest.mark.parametrize("read", [*BOTH, pytest.param(lambda _: submit(), id="submit")])
-def test_https_to_a_server_that_speaks_http_is_unavailable(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ask", ASKS)
+def test_https_to_a_server_that_speaks_http_is_unavailable(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of a submit has left then: TLS comes before the first byte of it."""
     with recorder(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n") as server:
         connect(monkeypatch, server.url.replace("http:", "https:"))
-        error = read("job")
+        error = ask()
         assert type(error) is PikaUnavailableError
         assert "http or https" in str(error)
         assert not any(TOKEN.encode() in request for request in server.requests)
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_rubbish_instead_of_http_is_unavailable(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rubbish_instead_of_http_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(b"SSH-2.0-OpenSSH_9.6\r\n\r\n") as server:
         connect(monkeypatch, server.url)
         assert type(read("job")) is PikaUnavailableError
@@ -320,32 +295,29 @@ def test_rubbish_instead_of_http_leaves_a_submit_unknown(monkeypatch: pytest.Mon
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_body_that_cannot_be_unpacked_is_unavailable(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_cannot_be_unpacked_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(http(200, b"no gzip", Content_Encoding="gzip")) as server:
         connect(monkeypatch, server.url)
         assert type(read("job")) is PikaUnavailableError
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_body_that_is_no_utf8_is_read_as_far_as_it_goes(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_is_no_utf8_is_read_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(http(200, b'{"jobid": "job:1", "content": "caf\xe9"}')) as server:
         connect(monkeypatch, server.url)
         assert read("job", "job:1").raw["content"] == "caf�"
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
-@pytest.mark.parametrize("read", [*BOTH, pytest.param(lambda _: submit(), id="submit")])
-def test_calls_go_through_the_proxy_of_the_environment(read: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ask", ASKS)
+def test_calls_go_through_the_proxy_of_the_environment(ask: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(OK) as proxy:
         monkeypatch.setenv(name, proxy.url)
         connect(monkeypatch, "http://pika.invalid")
-        assert isinstance(read("job"), Job)
+        assert isinstance(ask(), Job)
     assert re.match(rb"(GET|POST) http://pika\.invalid/v1/pika/", proxy.requests[0])
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_proxy_without_a_scheme_is_taken_as_requests_takes_it(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_without_a_scheme_is_taken_as_requests_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(OK) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
         connect(monkeypatch, "http://pika.invalid")
@@ -353,8 +325,7 @@ def test_a_proxy_without_a_scheme_is_taken_as_requests_takes_it(read: Any, monke
     assert len(proxy.requests) == 1
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_proxys_password_reaches_the_proxy_and_no_error(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxys_password_reaches_the_proxy_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(http(407, b"<html>who are you?</html>")) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://me:pr0xyS3cret@127.0.0.1:{proxy.port}")
         connect(monkeypatch, "http://pika.invalid")
@@ -364,26 +335,22 @@ def test_a_proxys_password_reaches_the_proxy_and_no_error(read: Any, monkeypatch
     assert "pr0xyS3cret" not in str(error)
 
 
-@pytest.mark.parametrize("read", [*BOTH, pytest.param(lambda _: submit(), id="submit")])
-def test_a_dead_proxy_is_unavailable(read: Any, closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ask", ASKS)
+def test_a_dead_proxy_is_unavailable(ask: Any, closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{closed_port}")
     connect(monkeypatch, "http://pika.invalid")
-    assert type(read("job")) is PikaUnavailableError
+    assert type(ask()) is PikaUnavailableError
 
 
-@pytest.mark.parametrize("read", BOTH)
 @pytest.mark.parametrize("proxy", ["nonsense://127.0.0.1:1", "http://127.0.0.1:port", "socks5://127.0.0.1:1"])
-def test_a_proxy_that_cannot_be_used_is_told_as_a_pika_error(
-    read: Any, proxy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_that_cannot_be_used_is_told_as_a_pika_error(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A raw exception would end a wait that a passing fault must not end."""
     monkeypatch.setenv("HTTP_PROXY", proxy)
     connect(monkeypatch, "http://pika.invalid")
     assert isinstance(read("job"), PikaError)
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_no_proxy_is_honoured(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(OK) as server, recorder(OK) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -429,49 +396,47 @@ def tls_server(certificate: Path) -> Iterator[Any]:
         yield server
 
 
-@pytest.mark.parametrize("read", [*BOTH, pytest.param(lambda _: submit(), id="submit")])
+@pytest.mark.parametrize("ask", ASKS)
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_a_ca_bundle_of_the_environment_is_trusted(
-    read: Any, name: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    ask: Any, name: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, str(certificate))
     with tls_server(certificate) as server:
         connect(monkeypatch, server.url)
-        assert isinstance(read("job"), Job)
+        assert isinstance(ask(), Job)
 
 
-@pytest.mark.parametrize("read", [*BOTH, pytest.param(lambda _: submit(), id="submit")])
+@pytest.mark.parametrize("ask", ASKS)
 def test_a_server_nobody_vouches_for_gets_no_token(
-    read: Any, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    ask: Any, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tls_server(certificate) as server:
         connect(monkeypatch, server.url)
-        error = read("job")
+        error = ask()
         assert type(error) is PikaUnavailableError
         assert re.search("certificate", str(error), re.IGNORECASE)
         assert server.requests == []
 
 
-@pytest.mark.parametrize("read", [*BOTH, pytest.param(lambda _: submit(), id="submit")])
-def test_a_ca_bundle_that_is_not_there_is_a_clear_error(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ask", ASKS)
+def test_a_ca_bundle_that_is_not_there_is_a_clear_error(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nonexistent/ca.pem")
     connect(monkeypatch, "https://127.0.0.1:9")
-    error = read("job")
+    error = ask()
     assert isinstance(error, PikaError)
     assert "/nonexistent/ca.pem" in str(error)
 
 
-@pytest.mark.parametrize("read", BOTH)
-def test_a_ca_bundle_matters_only_for_https(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ca_bundle_matters_only_for_https(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nonexistent/ca.pem")
     with recorder(OK) as server:
         connect(monkeypatch, server.url)
         assert isinstance(read("job"), Job)
 
 
-@pytest.mark.parametrize("read", BOTH)
 def test_a_folder_of_cas_is_taken_as_requests_takes_it(
-    read: Any, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`requests` takes a folder too; an empty one trusts nobody, which is a TLS failure like any other."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
@@ -480,51 +445,28 @@ def test_a_folder_of_cas_is_taken_as_requests_takes_it(
         assert type(read("job")) is PikaUnavailableError
 
 
-def test_the_hook_is_reusable_after_its_client_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import asyncio
+def test_reads_at_the_same_time_share_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The triggerer's threads share one hook; a session made twice would never be closed once."""
+    together = threading.Barrier(5)
 
-    async def ask(hook: PikaHook) -> Job:
-        try:
-            return await hook.aget_job(JOBID)
-        finally:
-            await hook.aclose()
+    def answer(request: bytes) -> bytes:
+        together.wait(10)
+        return OK
 
-    with recorder(OK) as server:
+    with recorder(answer) as server:
         connect(monkeypatch, server.url)
         hook = PikaHook()
-        assert asyncio.run(ask(hook)) == asyncio.run(ask(hook))
+        sessions: list[Any] = []
 
+        def ask() -> None:
+            hook.get_job(JOBID)
+            sessions.append(hook.get_conn())
 
-def test_reads_at_the_same_time_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client made twice would never be closed once."""
-    import asyncio
-
-    import httpx
-
-    made: list[int] = []
-    init = httpx.AsyncClient.__init__
-
-    def counted(self: httpx.AsyncClient, *args: Any, **kwargs: Any) -> None:
-        made.append(1)
-        init(self, *args, **kwargs)
-
-    monkeypatch.setattr(httpx.AsyncClient, "__init__", counted)
-
-    async def ask() -> None:
-        hook = PikaHook()
-        await asyncio.gather(*(hook.aget_job(JOBID) for _ in range(5)))
-        await hook.aclose()
-
-    with recorder(OK) as server:
-        connect(monkeypatch, server.url)
-        asyncio.run(ask())
-    assert len(made) == 1
-
-
-def test_both_reads_of_the_tests_go_their_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A guard of these tests: the two parameters must be two transports."""
-    with recorder(OK) as server:
-        connect(monkeypatch, server.url)
-        sync_read("job")
-        async_read("job")
-    assert server.heads[0] != server.heads[1]
+        threads = [threading.Thread(target=ask) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        hook.get_conn().close()
+    assert len(sessions) == len(server.requests) == 5
+    assert len(set(map(id, sessions))) == 1

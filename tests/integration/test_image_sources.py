@@ -10,11 +10,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from airflow_provider_pika.api.errors import is_final
+from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.compat import AirflowFailException
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaError, PikaRequestError, PikaUnavailableError
-from airflow_provider_pika.hooks.image import open_image
+from airflow_provider_pika.files.image import open_image
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from tests.support.task_files import reply, web_server
@@ -233,6 +233,6 @@ def test_a_remote_image_never_lies_in_memory_whole(bucket: str, tmp_path: Path):
         assert part.name == "ref.png"
 
 
-def test_refusals_are_final_and_faults_are_not():
-    assert is_final(PikaRequestError("x"))
-    assert not is_final(PikaUnavailableError("x"))
+def test_refusals_are_final_and_transient_errors_are_not():
+    assert not is_retryable(PikaRequestError("x"))
+    assert is_retryable(PikaUnavailableError("x"))

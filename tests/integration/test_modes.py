@@ -2,7 +2,7 @@
 PikaJobSensor gives the same results, errors and timeouts in poke, reschedule and deferrable mode.
 
 Every outcome is one test over the three modes, each with Airflow 3.3's state store and without it, as below 3.3. The
-fixture ``polite`` looks after each of them at what was asked of the API: never the same job twice within 10 s.
+fixture ``polite`` minds for each of them what was asked of the API: never the same job twice within 10 s.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 
-from airflow_provider_pika.api.pacing import FAULT_LIMIT
+from airflow_provider_pika.api.polling import TRANSIENT_LIMIT
 from airflow_provider_pika.compat import AirflowFailException, AirflowSensorTimeout
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import (
@@ -70,7 +70,7 @@ def job_of(emulator: EmulatorClient, *faults: dict[str, Any], **pace: Any) -> st
 
 
 def everywhere(emulator: EmulatorClient, kind: str, **about: Any) -> None:
-    """Let the fault strike both the look at a job and the look at the list, which a trigger prefers."""
+    """Let the fault strike both the read of a job and the list, which a trigger prefers."""
     emulator.fault("job", kind, **about)
     emulator.fault("list", kind, **about)
 
@@ -90,7 +90,7 @@ def test_a_completed_job_is_returned_without_what_is_nobodys_business(
 
     clock.leap(60)
     job = PikaHook().get_job(jobid)
-    # The link is signed anew with each look.
+    # The link is signed anew with each read.
     assert ending.xcoms.keys() == {"return_value", "video_url"}
     assert ending.value["jobid"] == jobid
     assert ending.value["status"] == "completed"
@@ -148,7 +148,7 @@ def test_a_job_that_ends_badly_fails_the_task_without_retries_in_the_apis_words(
 
 
 @pytest.mark.parametrize("soft_fail", [False, True])
-def test_a_jobid_that_never_existed_fails_after_a_few_looks(
+def test_a_jobid_that_never_existed_fails_after_a_few_polls(
     pika_emulator: EmulatorClient, sensor: Sensors, clock: Clock, soft_fail: bool
 ) -> None:
     ending = sensor(NOBODY, soft_fail=soft_fail).run()
@@ -184,7 +184,7 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "params"), FAULTS, ids=[f"{kind}-{p.get('status', '')}" for kind, p in FAULTS])
-def test_a_passing_fault_only_makes_the_next_look_later(
+def test_a_transient_error_only_makes_the_next_poll_later(
     pika_emulator: EmulatorClient, sensor: Sensors, clock: Clock, kind: str, params: dict[str, Any]
 ) -> None:
     jobid = job_of(pika_emulator, seconds=15)
@@ -197,7 +197,7 @@ def test_a_passing_fault_only_makes_the_next_look_later(
 
 
 @pytest.mark.parametrize("soft_fail", [False, True])
-def test_a_run_of_faults_ends_with_a_clear_error_that_may_be_retried_and_the_job_is_left_alone(
+def test_a_run_of_transient_errors_ends_with_a_clear_error_that_may_be_retried_and_the_job_is_left_alone(
     pika_emulator: EmulatorClient, sensor: Sensors, mode: str, soft_fail: bool
 ) -> None:
     jobid = job_of(pika_emulator, seconds=100_000)
@@ -214,17 +214,17 @@ def test_a_run_of_faults_ends_with_a_clear_error_that_may_be_retried_and_the_job
         return
     assert ending.state == "up_for_retry", ending
     assert type(ending.error) is PikaUnavailableError
-    assert str(ending.error).startswith(f"Gave up watching job {jobid} after {FAULT_LIMIT} failed looks in a row")
+    assert str(ending.error).startswith(f"Gave up polling job {jobid} after {TRANSIENT_LIMIT} failed polls in a row")
     assert "HTTP 503" in str(ending.error)
     assert "left alone" in str(ending.error)
-    assert pika_emulator.counters()["polls"]["total"] <= FAULT_LIMIT
+    assert pika_emulator.counters()["polls"]["total"] <= TRANSIENT_LIMIT
 
 
-def test_a_retry_after_a_run_of_faults_has_all_its_looks_again(
+def test_a_retry_after_a_run_of_transient_errors_has_all_its_polls_again(
     pika_emulator: EmulatorClient, sensor: Sensors, mode: str
 ) -> None:
     if mode == "reschedule-storeless":
-        pytest.skip("here faults are not counted over legs")
+        pytest.skip("here errors are not counted over legs")
     jobid = job_of(pika_emulator, seconds=100_000)
     everywhere(pika_emulator, "server_error", status=503, times=10_000)
     task = sensor(jobid, timeout=7 * 24 * 3600)
@@ -252,7 +252,7 @@ def test_the_timeout_fails_without_retries_and_cancels_only_on_its_flag(
     assert type(ending.error) is AirflowSensorTimeout
     assert str(ending.error).startswith(f"Job {jobid} ")
     assert ("left alone" in str(ending.error)) is not cancel
-    assert f"the last look: job {jobid} is " in str(ending.error)
+    assert f"the last poll: job {jobid} is " in str(ending.error)
 
 
 def test_a_timeout_that_cancels_does_not_say_that_the_job_was_left_alone(
@@ -288,7 +288,7 @@ def test_a_timeout_shorter_than_the_interval_is_kept(
     assert clock.ahead <= 80
 
 
-def test_the_last_look_comes_at_the_deadline_so_a_job_that_ended_by_then_is_a_success(
+def test_the_last_poll_comes_at_the_deadline_so_a_job_that_ended_by_then_is_a_success(
     pika_emulator: EmulatorClient, sensor: Sensors, clock: Clock
 ) -> None:
     jobid = job_of(pika_emulator, seconds=110)
@@ -300,7 +300,7 @@ def test_the_last_look_comes_at_the_deadline_so_a_job_that_ended_by_then_is_a_su
 def test_waits_are_never_under_the_floor_however_close_the_deadline_is(
     pika_emulator: EmulatorClient, sensor: Sensors, clock: Clock, timeout: float
 ) -> None:
-    """The fixture ``polite`` judges: 10 s between looks, 15 s between the legs of a rescheduled task."""
+    """The fixture ``polite`` judges: 10 s between polls, 15 s between the legs of a rescheduled task."""
     jobid = job_of(pika_emulator, seconds=100_000)
 
     assert type(sensor(jobid, timeout=timeout, poke_interval=20).run().error) is AirflowSensorTimeout
@@ -341,13 +341,23 @@ def test_a_refused_token_fails_at_once(pika_emulator: EmulatorClient, sensor: Se
     assert clock.ahead <= 60
 
 
-def test_a_missing_connection_fails_at_once(
-    pika_emulator: EmulatorClient, sensor: Sensors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ending = sensor(NOBODY, pika_conn_id="pika_nowhere").run()
+def test_a_missing_connection_is_told(pika_emulator: EmulatorClient, sensor: Sensors) -> None:
+    assert "'pika_nowhere' does not exist" in str(sensor(NOBODY, pika_conn_id="pika_nowhere").run().error)
+    assert pika_emulator.counters()["requests"] == 0
 
-    is_final(ending, PikaRequestError)
-    assert "'pika_nowhere' does not exist" in str(ending.error)
+
+def test_a_connection_that_cannot_be_read_for_a_while_is_waited_out(
+    pika_emulator: EmulatorClient, sensor: Sensors, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid, get, back = job_of(pika_emulator), PikaHook.get_connection, clock.time() + 100
+
+    def shaky(self: PikaHook, conn_id: str) -> Any:
+        if clock.time() < back:
+            raise PikaUnavailableError("the secrets backend is away")
+        return get(conn_id)
+
+    monkeypatch.setattr(PikaHook, "get_connection", shaky)
+    assert sensor(jobid).run().state == "success"
 
 
 def test_a_429_is_waited_out_for_as_long_as_it_asks(
@@ -358,7 +368,7 @@ def test_a_429_is_waited_out_for_as_long_as_it_asks(
 
     assert sensor(jobid).run().state == "success"
 
-    times = sorted(at for looks in clock.looks().values() for at in looks)
+    times = sorted(at for polls in clock.polls().values() for at in polls)
     assert any(later - earlier >= 332.9 for earlier, later in itertools.pairwise(times))
     assert len(times) <= 8
 
@@ -424,17 +434,17 @@ def test_a_retry_after_the_deadline_takes_a_job_that_has_completed_meanwhile(
     assert task.retry().state == "success"
 
 
-def test_silent_fail_does_not_make_the_looks_come_sooner(
+def test_silent_fail_does_not_make_the_polls_come_sooner(
     pika_emulator: EmulatorClient, sensor: Sensors, clock: Clock
 ) -> None:
     """The fixture ``polite`` judges: Airflow goes on after an error then, and knows no pause of ours."""
     jobid = job_of(pika_emulator, seconds=8_000)
-    everywhere(pika_emulator, "server_error", status=503, times=FAULT_LIMIT + 5)
+    everywhere(pika_emulator, "server_error", status=503, times=TRANSIENT_LIMIT + 5)
 
     sensor(jobid, silent_fail=True, poke_interval=200, timeout=20_000).run()
 
 
-def test_exponential_backoff_never_looks_sooner_than_the_api_allows(
+def test_exponential_backoff_never_polls_sooner_than_the_api_allows(
     pika_emulator: EmulatorClient, sensor: Sensors, clock: Clock
 ) -> None:
     """The fixture ``polite`` judges."""
@@ -486,13 +496,3 @@ def test_an_error_is_worded_alike_in_all_modes(
 
     assert said["reschedule"] == said["poke"]
     assert said["deferrable"] == said["poke"]
-
-
-def test_default_deferrable_decides_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def of(**about: Any) -> bool:
-        return PikaJobSensor(task_id="wait", jobid="j", **about).deferrable
-
-    assert of() is False
-    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
-    assert of() is True
-    assert of(deferrable=False) is False

@@ -139,7 +139,7 @@ def test_many_waits_for_the_queue_use_no_try_and_grow_but_stay_bounded(
 @pytest.mark.parametrize(
     ("said", "least", "most"), [(3.5, 14.9, 31), (47, 46.9, 63), (400, 399.9, 416)], ids=["short", "47", "400"]
 )
-def test_a_discord_429_is_waited_out_and_never_under_15_s(  # noqa: PLR0917 - one per column
+def test_a_discord_429_is_waited_out_and_never_under_15_s(
     pika_emulator: EmulatorClient, life: Lives, clock: Clock, said: float, least: float, most: float
 ) -> None:
     pika_emulator.fault("submit", "discord_429", retry_after=said)
@@ -236,7 +236,7 @@ REFUSALS: list[tuple[str, dict[str, Any], type[PikaError], str]] = [
 
 @STORES
 @pytest.mark.parametrize(("kind", "params", "error", "words"), REFUSALS, ids=[row[0] for row in REFUSALS])
-def test_what_no_retry_can_mend_fails_at_once_with_the_pika_error_as_its_cause(  # noqa: PLR0917 - one per column
+def test_what_no_retry_can_mend_fails_at_once_with_the_pika_error_as_its_cause(
     pika_emulator: EmulatorClient,
     life: Lives,
     kind: str,
@@ -316,24 +316,22 @@ def test_bad_input_fails_without_retries_and_nothing_is_sent(
 @pytest.mark.parametrize(
     ("connection", "words"),
     [
-        (None, "does not exist"),
         ({"password": None}, "no API token"),
         ({"host": "http://a b"}, "no usable host"),
         ({"host": "http://"}, "no usable host"),
         ({"extra": {"discord_token": "a" * 30}}, "without a channel"),
     ],
-    ids=["missing", "tokenless", "nonsense", "hostless", "discord_alone"],
+    ids=["tokenless", "nonsense", "hostless", "discord_alone"],
 )
 def test_an_unusable_connection_fails_without_retries_and_is_named(
     pika_emulator: EmulatorClient,
     life: Lives,
     monkeypatch: pytest.MonkeyPatch,
-    connection: dict[str, Any] | None,
+    connection: dict[str, Any],
     words: str,
 ) -> None:
-    if connection is not None:
-        about = {name: value for name, value in {**pika_emulator.connection, **connection}.items() if value}
-        monkeypatch.setenv("AIRFLOW_CONN_PIKA_OTHER", json.dumps(about))
+    about = {name: value for name, value in {**pika_emulator.connection, **connection}.items() if value}
+    monkeypatch.setenv("AIRFLOW_CONN_PIKA_OTHER", json.dumps(about))
 
     ending = life(submit(pika_conn_id="pika_other")).run()
 
@@ -341,6 +339,19 @@ def test_an_unusable_connection_fails_without_retries_and_is_named(
     assert type(ending.cause) is PikaRequestError
     assert words in str(ending.error)
     assert "pika_other" in str(ending.error) or words == "without a channel"
+    assert pika_emulator.counters()["requests"] == 0
+
+
+def test_a_connection_that_cannot_be_read_may_be_retried_and_says_what_to_put_where(
+    pika_emulator: EmulatorClient, life: Lives
+) -> None:
+    """Airflow hands a failing secrets backend over as "not found", so a missing connection is not final."""
+    ending = life(submit(pika_conn_id="pika_other")).run()
+
+    assert ending.state == "up_for_retry"
+    assert type(ending.error) is PikaUnavailableError
+    for words in ("'pika_other'", "does not exist or could not be read", "password", "host"):
+        assert words in str(ending.error)
     assert pika_emulator.counters()["requests"] == 0
 
 

@@ -19,8 +19,8 @@ from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.sensors.pika import PikaJobSensor
 from airflow_provider_pika.triggers import pika as pika_triggers
-from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaSlotTrigger
-from airflow_provider_pika.waiting import ended_job
+from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaQueueTrigger
+from airflow_provider_pika.waiting import JobWait, ended_job
 from tests.support.task_context import (
     Clock,
     Life,
@@ -43,9 +43,9 @@ FROZEN = [
         ' "poll_interval": 30.0, "deadline": 1795354556.37, "cancel_on_kill": true, "end_from_trigger": null}]'
     ),
     (
-        '["airflow_provider_pika.triggers.pika.PikaSlotTrigger", {"pika_conn_id": "pika_default", "lane": "",'
-        ' "executing_jobs": ["job:1"], "turned_away_at": 1795354556.37, "hold_until": 1795354556.37,'
-        ' "queued_since": 1795354556.37, "deadline": 1795440956.37, "turn": 0}]'
+        '["airflow_provider_pika.triggers.pika.PikaQueueTrigger", {"pika_conn_id": "pika_default", "channel": "",'
+        ' "executing_jobs": ["job:1"], "rejected_at": 1795354556.37, "not_before": 1795354556.37,'
+        ' "queued_since": 1795354556.37, "deadline": 1795440956.37, "releases": 0}]'
     ),
 ]
 
@@ -79,7 +79,7 @@ def test_what_an_earlier_version_stored_is_still_accepted(stored: str) -> None:
     assert kwargs.items() <= json.loads(json.dumps(again[1])).items()
 
 
-@pytest.mark.parametrize("kind", [PikaJobTrigger, PikaSlotTrigger])
+@pytest.mark.parametrize("kind", [PikaJobTrigger, PikaQueueTrigger])
 def test_todays_arguments_are_frozen_too_and_all_of_them_are_serialized(kind: type) -> None:
     """Add today's kwargs to FROZEN whenever a trigger gets a new argument, which needs a default."""
     mine = [json.loads(stored)[1] for stored in FROZEN if stored.startswith(f'["{kind.__module__}.{kind.__name__}"')]
@@ -102,6 +102,19 @@ def test_an_event_with_keys_and_kinds_of_a_later_version_is_read(pika_emulator: 
     event = {"outcome": "error", "jobid": "j", "error": {"kind": "PikaSunspotError", "message": "sunspots", "size": 3}}
     with pytest.raises(PikaError, match="sunspots"):
         ended_job(event, hook=PikaHook(), jobid="j", cancel_on_timeout=False, log=Log())
+
+
+# Who defers
+
+
+def test_default_deferrable_decides_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(**about: Any) -> bool:
+        return PikaJobSensor(task_id="wait", jobid="j", **about).deferrable
+
+    assert of() is False
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    assert of() is True
+    assert of(deferrable=False) is False
 
 
 # The events
@@ -149,27 +162,27 @@ def test_a_trigger_that_is_run_anew_asks_again_and_submits_nothing(pika_emulator
     assert pika_emulator.counters()["cancels"] == {}
 
 
-def test_a_trigger_that_joins_the_line_asks_nothing_before_10_s(pika_emulator: EmulatorClient, clock: Clock) -> None:
-    """The 429 that sent it there was the last look; every worker leg begins such a wait anew."""
+def test_a_trigger_that_joins_the_queue_asks_nothing_before_10_s(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    """The 429 that sent it there was the last poll; every worker leg begins such a wait anew."""
     start = clock.time()
-    trigger = PikaSlotTrigger(
+    trigger = PikaQueueTrigger(
         pika_conn_id="pika_default",
-        lane="",
+        channel="",
         executing_jobs=["job:1"],
-        turned_away_at=start,
-        hold_until=start,
+        rejected_at=start,
+        not_before=start,
         queued_since=start,
         deadline=start + 3600,
     )
 
-    assert run_trigger(trigger, clock) == {"outcome": "turn"}
+    assert run_trigger(trigger, clock) == {"outcome": "released"}
     assert clock.asked[0][0] - start >= 9.9
 
 
 # Sharing
 
 
-def test_many_triggers_of_one_connection_share_their_looks(pika_emulator: EmulatorClient, clock: Clock) -> None:
+def test_many_triggers_of_one_connection_share_their_polls(pika_emulator: EmulatorClient, clock: Clock) -> None:
     jobids = [job_of(pika_emulator, seconds=100 + 50 * n) for n in range(6)]
 
     async def together() -> list[Any]:
@@ -241,11 +254,11 @@ def test_a_broken_connection_is_told_in_the_event(
 
 def test_nothing_blocks_the_triggerers_loop(pika_emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """In real time, with the pauses cut short; a slow answer and a failing one among them."""
-    from airflow_provider_pika.api import pacing
-    from airflow_provider_pika.triggers import looks
+    from airflow_provider_pika.api import polling
+    from airflow_provider_pika.triggers import poller
 
-    for module in (pacing, looks):
-        monkeypatch.setattr(module, "LOOK_GAP", 0.1)
+    for module in (polling, poller):
+        monkeypatch.setattr(module, "MIN_POLL_INTERVAL", 0.1)
     longest = []
     # A busy machine makes anybody late once in a while; what blocks does so every time.
     while len(longest) < 4 and min(longest, default=1) >= 0.2:
@@ -267,7 +280,7 @@ def _longest_pause_of_the_loop(pika_emulator: EmulatorClient) -> float:
     async def together() -> list[Any]:
         # The first trigger of a process pays for imports, which is Airflow's business.
         kwargs = {"pika_conn_id": "pika_default", "poll_interval": 0.1, "deadline": time.time() + 60}
-        await PikaHook().aget_job(jobids[0])
+        await asyncio.to_thread(PikaHook().get_job, jobids[0])
         beating = asyncio.ensure_future(heartbeat())
         try:
             return await asyncio.gather(*(events_of(PikaJobTrigger(jobid=jobid, **kwargs)) for jobid in jobids))
@@ -301,12 +314,13 @@ def kill_operator(life: Callable[..., Life], jobid: str, flag: bool) -> None:
     operator = EncryptTextOperator(
         task_id="film", message="HI", prompt="waves", wait_for_completion=True, cancel_on_kill=flag
     )
-    _kill(life(lambda: operator, stored=False), operator)
+    # Between two polls it is on no worker, and nobody can kill it.
+    _kill(life(lambda: operator), operator, JobWait, "poll")
 
 
-def _kill(task: Life, operator: Any) -> None:
+def _kill(task: Life, operator: Any, place: Any = Clock, name: str = "leap") -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task.clock, "leap", die)
+        patch.setattr(place, name, die)
         with pytest.raises(Killed):
             task.leg()
     operator.on_kill()
@@ -337,7 +351,7 @@ def kill_trigger(life: Callable[..., Life], jobid: str, flag: bool) -> None:
         (RuntimeError("no supervisor"), True, False),
     ],
 )
-def test_only_a_task_marked_as_failed_cancels_and_only_with_the_flag(  # noqa: PLR0917 - one per column
+def test_only_a_task_marked_as_failed_cancels_and_only_with_the_flag(
     pika_emulator: EmulatorClient,
     life: Callable[..., Life],
     monkeypatch: pytest.MonkeyPatch,
@@ -366,7 +380,7 @@ def test_a_cancel_that_fails_on_kill_is_logged_and_never_raised(
     kill_sensor(life, job_of(pika_emulator, seconds=600), flag=True)
 
 
-def test_a_sensor_killed_before_it_looked_at_anything_does_nothing(pika_emulator: EmulatorClient) -> None:
+def test_a_sensor_killed_before_it_polled_anything_does_nothing(pika_emulator: EmulatorClient) -> None:
     PikaJobSensor(task_id="wait", jobid="job:1", cancel_on_kill=True).on_kill()
     EncryptTextOperator(task_id="s", message="HI", prompt="x", cancel_on_kill=True).on_kill()
 

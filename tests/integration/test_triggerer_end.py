@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk import DAG, Asset, task
 from airflow.sdk.bases.xcom import BaseXCom
 
-from airflow_provider_pika import compat
+from airflow_provider_pika import compat, metrics
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.hooks.pika import PikaHook
@@ -41,6 +41,7 @@ class AfterWork(PikaJobSensor):
         ({"on_success_callback": print}, "on_success_callback"),
         ({"outlets": [Asset("file:///films")]}, "outlets"),
         ({"post_execute": print}, "post_execute"),
+        ({"multiple_outputs": True}, "multiple_outputs"),
         ({"kind": AfterWork}, "post_execute"),
         ({"expanded": True}, "expanded"),
     ],
@@ -109,7 +110,7 @@ class Recorder:
 @pytest.fixture
 def stats(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
-    monkeypatch.setattr(compat, "_stats", lambda: recorder)
+    monkeypatch.setattr(metrics, "stats", lambda: recorder)
     return recorder
 
 
@@ -144,8 +145,8 @@ def test_every_submit_is_counted_once_by_its_outcome(
 
 
 def test_airflows_own_stats_take_what_they_are_given() -> None:
-    compat.count_submit("made", queued=1.5)
-    compat.count_job(
+    metrics.count_submit("made", queued=1.5)
+    metrics.count_job(
         Job("job:1", "failed", {"created": "2023-09-09T02:04:49.667Z", "updated": "2023-09-09T02:06:49.667Z"})
     )
 
@@ -168,5 +169,5 @@ def test_results_that_cannot_be_written_from_the_triggerer_are_left_to_a_worker(
     async def refused(self: PikaJobTrigger, job: Job) -> None:
         raise RuntimeError("the api-server is away")
 
-    monkeypatch.setattr(PikaJobTrigger, "_hand_on", refused)
+    monkeypatch.setattr(PikaJobTrigger, "_push_results", refused)
     assert run_trigger(trigger, clock)["outcome"] == "ended"

@@ -1,13 +1,13 @@
-"""What the hook's tests share: a connection, both transports side by side, and a server that records bytes."""
+"""What the hook's tests share: a connection, the reads by name, and a server that records bytes."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,12 +21,11 @@ DISCORD = "MTE.d1scord-S3CRET"
 JOBID = "job:20241218021941022-user:1308-channel:1-bot:pika"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
-# One name, two transports.
 READS = {
-    "job": ("get_job", "aget_job", (JOBID,)),
-    "list": ("list_jobs", "alist_jobs", ()),
-    "cancel": ("cancel_job", "acancel_job", (JOBID,)),
-    "account": ("list_accounts", "alist_accounts", ()),
+    "job": ("get_job", (JOBID,)),
+    "list": ("list_jobs", ()),
+    "cancel": ("cancel_job", (JOBID,)),
+    "account": ("list_accounts", ()),
 }
 
 
@@ -43,9 +42,9 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-def sync_read(name: str, *args: Any, times: int = 1) -> Any:
-    """Ask through requests, ``times`` times with one hook; return the last answer or the error."""
-    method, _, default = READS[name]
+def read(name: str, *args: Any, times: int = 1) -> Any:
+    """Ask ``times`` times with one hook; return the last answer or the error."""
+    method, default = READS[name]
     hook = PikaHook()
     found = None
     try:
@@ -59,28 +58,6 @@ def sync_read(name: str, *args: Any, times: int = 1) -> Any:
     return found
 
 
-def async_read(name: str, *args: Any, times: int = 1) -> Any:
-    """Ask through httpx, as a triggerer does."""
-    _, method, default = READS[name]
-
-    async def ask() -> Any:
-        hook = PikaHook()
-        found = None
-        try:
-            for _ in range(times):
-                found = await getattr(hook, method)(*(args or default))
-        except PikaError as error:
-            return error
-        finally:
-            await hook.aclose()
-        return found
-
-    return asyncio.run(ask())
-
-
-BOTH = [pytest.param(sync_read, id="requests"), pytest.param(async_read, id="httpx")]
-
-
 def submit(**fields: Any) -> Any:
     """Submit once; return the job or the error."""
     hook = PikaHook()
@@ -91,6 +68,10 @@ def submit(**fields: Any) -> Any:
     finally:
         with contextlib.suppress(PikaError):
             hook.get_conn().close()
+
+
+# Ask anything: one read, and one submit.
+ASKS = [pytest.param(lambda: read("job"), id="read"), pytest.param(submit, id="submit")]
 
 
 def http(status: int, body: Any = b"", **headers: str) -> bytes:
@@ -153,6 +134,39 @@ class Recorder:
                     connection.sendall(answer)
                     if b"Connection: close" in answer:
                         return
+
+
+@contextlib.contextmanager
+def dripper(head: bytes) -> Iterator[Recorder]:
+    """Run a server that answers with these bytes, and after them one byte every 50 ms for ever."""
+
+    class Dripper(Recorder):
+        def _talk(self, connection: socket.socket) -> None:
+            with contextlib.suppress(OSError), connection:
+                self.requests.append(_read_request(connection))
+                connection.sendall(head)
+                for _ in range(1000):
+                    time.sleep(0.05)
+                    connection.sendall(b" ")
+
+    made = Dripper(lambda _: None)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def exchanges() -> list[threading.Thread]:
+    """Return the calls that are still under way, among them those that were given up."""
+    return [thread for thread in threading.enumerate() if thread.name == "pika-exchange"]
+
+
+def no_exchange_left(seconds: float = 3.0) -> bool:
+    """Wait until no call is under way any more."""
+    end = time.monotonic() + seconds
+    while exchanges() and time.monotonic() < end:
+        time.sleep(0.02)
+    return not exchanges()
 
 
 def _read_request(connection: socket.socket) -> bytes:

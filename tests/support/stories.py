@@ -43,6 +43,16 @@ class Story:
             lambda: len(self.jobs()) >= count and self.jobs(), f"{count} jobs of {self.prompt!r}", timeout
         )
 
+    def has_intents(self, count: int = 1, timeout: float = 60) -> None:
+        """Wait until so many submits of this run have stored their intent: they are about to send."""
+        query = "SELECT map_index FROM task_state_store WHERE dag_id = ? AND run_id = ?"
+        wait_until(
+            lambda: len(self.airflow.db.sql(query, (self.dag_id, self.run_id))) >= count,
+            f"{count} intents of {self.prompt!r}",
+            timeout,
+            interval=0.05,
+        )
+
     def cancels(self) -> int:
         """Return how many cancels the API was asked for jobs of this story."""
         cancels = self.emulator.counters()["cancels"]

@@ -112,33 +112,24 @@ class Clock:
         sensor = importlib.import_module("airflow.sdk.bases.sensor")
         monkeypatch.setattr(sensor, "time", instead["time"])
         monkeypatch.setattr(sensor, "timezone", Proxy(sensor.timezone, utcnow=self.now))
-        send, asend = PikaHook._send, PikaHook._asend
+        send = PikaHook._send
 
-        def noted(hook: PikaHook, call: Call, *args: Any) -> Any:
+        def noted(hook: PikaHook, call: Call, *args: Any, **kwargs: Any) -> Any:
             self.asked.append((self.time(), call.target))
-            return send(hook, call, *args)
-
-        async def anoted(hook: PikaHook, call: Call, *args: Any) -> Any:
-            self.asked.append((self.time(), call.target))
-            self.in_flight += 1
-            try:
-                return await asend(hook, call, *args)
-            finally:
-                self.in_flight -= 1
+            return send(hook, call, *args, **kwargs)
 
         monkeypatch.setattr(PikaHook, "_send", noted)
-        monkeypatch.setattr(PikaHook, "_asend", anoted)
 
-    def looks(self) -> dict[str, list[float]]:
-        """Return when each job was looked at and when the list was, by this clock."""
-        looks: dict[str, list[float]] = {}
+    def polls(self) -> dict[str, list[float]]:
+        """Return when each job was read and when the list was, by this clock."""
+        polls: dict[str, list[float]] = {}
         for at, target in self.asked:
             if target == JOBS_PATH or target.startswith(f"{JOBS_PATH}/?"):
-                looks.setdefault(target, []).append(at)
-        return looks
+                polls.setdefault(target, []).append(at)
+        return polls
 
     def smallest_gap(self) -> float | None:
-        gaps = [later - earlier for looks in self.looks().values() for earlier, later in pairwise(looks)]
+        gaps = [later - earlier for times in self.polls().values() for earlier, later in pairwise(times)]
         return min(gaps, default=None)
 
 

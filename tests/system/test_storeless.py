@@ -1,4 +1,4 @@
-"""Below Airflow 3.3 no store outlives a try: a retry finds its job by the reference it was submitted with."""
+"""Below Airflow 3.3 there is no task state store: a Variable keeps what a submit must not forget."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import QUICK_TO_NOTICE, LocalAirflow
+from dev.harness.processes import wait_until
 from tests.support.stories import Story
 
 pytestmark = pytest.mark.skipif(
@@ -20,14 +21,18 @@ def test_retries_find_their_running_jobs(start_airflow: Callable[..., LocalAirfl
     """
     A node killed with three submits in flight, and a task killed between answer and XCom: four jobs, four tasks.
 
+    A fourth submit in flight has a job that ends before anybody looks: its task says so, and does not pay again.
     Waiting, queueing and a mark go as ever without a store.
     """
     airflow = start_airflow(config=QUICK_TO_NOTICE)
     emulator.configure(seconds=100)
     emulator.fault("submit", "slow", seconds=60, times=3)
     flying = Story(airflow, emulator, "mapped", "in flight", count=3)
+    unseen = Story(airflow, emulator, "apart", "unseen [emulator:slow=60] [emulator:seconds=6]")
     flying.has_jobs(3)
+    unseen.has_jobs(1)
     airflow.kill_node()
+    wait_until(lambda: unseen.jobs()[0]["status"] == "completed", "the unseen job to end", 30)
     airflow.start_process("scheduler")
     dying = Story(airflow, emulator, "dies_before_xcom", "no xcom yet [emulator:seconds=90]")
     for story, task_id in ((flying, "submit"), (dying, "submit")):
@@ -36,6 +41,10 @@ def test_retries_find_their_running_jobs(start_airflow: Callable[..., LocalAirfl
     assert len(flying.jobs()) == 3
     assert {flying.xcom("submit", map_index=index) for index in range(3)} == {job["jobid"] for job in flying.jobs()}
     assert [job["jobid"] for job in dying.jobs()] == [dying.xcom("submit")]
+    unseen.ends("failed", timeout=240)
+    assert len(unseen.jobs()) == 1
+    assert "PikaUnknownOutcomeError" in unseen.log("submit")
+    assert unseen.tries("submit") == [2]
     assert emulator.counters()["cancels"] == {}
     emulator.configure(seconds=12, max_jobs=2)
     line = Story(airflow, emulator, "mapped_in_line", "line", count=4)

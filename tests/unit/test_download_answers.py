@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_pika.api.transfer import Part, Step, judge_answer, megabytes, resume_wait
+from airflow_provider_pika.files.transfer import Part, Step, judge_answer, megabytes, resume_wait
 
 WHOLE = {"content-length": "100", "etag": '"v1"', "content-type": "video/mp4"}
 REST = {"content-range": "bytes 40-99/100", "content-length": "60", "etag": '"v1"'}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_pika.api.transfer import Existing, file_names, judge_existing, names_job, size_of
 from airflow_provider_pika.exceptions import PikaRequestError
+from airflow_provider_pika.files.transfer import Existing, file_names, judge_existing, names_job, size_of
 
 JOBID = "job:20241218021941022-user:1308-channel:42-bot:pika"
 FILM = {"filename": "waves.mp4", "content_type": "video/mp4"}

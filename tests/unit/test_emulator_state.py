@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_pika.api.commands import BUTTON, ENCRYPT_TEXT
 from airflow_provider_pika.emulator.control import counters_json
 from airflow_provider_pika.emulator.faults import Traits
+from airflow_provider_pika.emulator.jobs import Job, Submit
 from airflow_provider_pika.emulator.links import Links
 from airflow_provider_pika.emulator.settings import DEFAULT_CHANNEL, Pace, Settings
-from airflow_provider_pika.emulator.state import Job, Refusal, State, Submit, mask
+from airflow_provider_pika.emulator.state import Refusal, State, mask
 
-ASKED = Submit(message="HELLO", prompt="waves")
+
+def asked(**account: Any) -> Submit:
+    return Submit(ENCRYPT_TEXT, {"message": "HELLO", "prompt": "waves"}, **account)
 
 
 class Clock:
@@ -33,8 +37,8 @@ def make_state(clock: Clock, pace: Pace | None = None, **settings: Any) -> State
     return State(Settings(pace=pace or Pace(30), **settings), clock)
 
 
-def submitted(state: State, asked: Submit = ASKED, **traits: Any) -> Job:
-    return state.submit(asked, Traits(**traits))
+def submitted(state: State, what: Submit | None = None, **traits: Any) -> Job:
+    return state.submit(what or asked(), Traits(**traits))
 
 
 def test_a_job_by_seconds_is_started_then_in_progress_then_completed(clock: Clock) -> None:
@@ -122,13 +126,13 @@ def test_the_limit_counts_per_channel_and_the_requests_own_limit_comes_first(clo
         submitted(state)
     with pytest.raises(Refusal):
         submitted(state)
-    assert submitted(state, Submit("HI", "x", channel="1", max_jobs=2)).max_jobs == 2
+    assert submitted(state, asked(channel="1", max_jobs=2)).max_jobs == 2
     assert counters_json(state)["peak_running"] == {"1": 2, "2": 5}
 
 
 def test_discord_and_channel_together_need_no_configured_account(clock: Clock) -> None:
     state = make_state(clock)
-    job = submitted(state, Submit("HI", "x", discord="somebody's own", channel="77"))
+    job = submitted(state, asked(discord="somebody's own", channel="77"))
     assert (job.channel, job.discord, job.max_jobs) == ("77", "<som…secured…own>", 10)
 
 
@@ -137,7 +141,7 @@ def test_a_submit_without_a_usable_account_is_a_400(
     clock: Clock, channels: dict[str, int], channel: str | None
 ) -> None:
     with pytest.raises(Refusal) as refused:
-        submitted(make_state(clock, channels=channels), Submit("HI", "x", channel=channel))
+        submitted(make_state(clock, channels=channels), asked(channel=channel))
     assert refused.value.status == 400
 
 
@@ -148,6 +152,45 @@ def test_jobids_are_unique_within_one_millisecond_and_across_a_reset(clock: Cloc
     jobids.append(submitted(state).jobid)
     assert len(set(jobids)) == 11
     assert all(re.fullmatch(r"job:\d{17}-user:1000-channel:5-bot:pika", jobid) for jobid in jobids)
+
+
+def pressed(state: State, jobid: str, **traits: Any) -> Job:
+    return submitted(state, Submit(BUTTON, {"jobid": jobid, "button": "retry"}), **traits)
+
+
+def test_retry_makes_another_take_of_a_completed_job_and_of_that_one_again(clock: Clock) -> None:
+    state = make_state(clock, channels={"1": 5, "2": 5})
+    first = submitted(state, asked(discord="somebody's own", channel="9"))
+    clock.now += 30
+    second = pressed(state, first.jobid)
+    clock.now += 30
+    third = pressed(state, second.jobid)
+    for job in (second, third):
+        assert (job.shows, job.channel, job.discord) == (first.shows, "9", first.discord)
+    assert len({first.jobid, second.jobid, third.jobid}) == len({first.take, second.take, third.take}) == 3
+
+
+def test_retry_needs_a_completed_job_that_is_there(clock: Clock) -> None:
+    state = make_state(clock)
+    running, failed = submitted(state), submitted(state, end_as="failed")
+    refused = {}
+    for jobid in (running.jobid, failed.jobid, "job:unknown"):
+        with pytest.raises(Refusal) as caught:
+            pressed(state, jobid)
+        refused[jobid] = caught.value.status
+        clock.now += 1
+    assert refused == {running.jobid: 400, failed.jobid: 400, "job:unknown": 404}
+    assert len(state.jobs) == 2
+
+
+def test_retry_waits_for_room_on_its_parents_channel_only(clock: Clock) -> None:
+    state = make_state(clock, channels={"1": 1, "2": 1})
+    parent = submitted(state, asked(channel="1"))
+    clock.now += 30
+    running = submitted(state, asked(channel="1"))
+    with pytest.raises(Refusal) as refused:
+        pressed(state, parent.jobid)
+    assert refused.value.body["executingJobs"] == [running.jobid]
 
 
 def test_cancel_ends_a_running_job_and_leaves_an_ended_one(clock: Clock) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_pika.api import commands, errors
-from airflow_provider_pika.api.errors import Answer, is_final, retry_after
+from airflow_provider_pika.api.errors import Answer, is_retryable, retry_after
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.exceptions import (
     PikaAuthError,
@@ -182,25 +182,70 @@ def test_a_404_with_an_empty_body_means_no_account(text: str) -> None:
     assert errors.read_accounts(ACCOUNTS, ROOT, answer(404, text)) == {}
 
 
-@pytest.mark.parametrize("body", [HTML, {"error": "E"}])
-def test_a_404_that_says_something_is_no_empty_list_of_accounts(body: Any) -> None:
-    assert type(refusal(ACCOUNTS, answer(404, body), errors.read_accounts)) is PikaNotFoundError
+@pytest.mark.parametrize(("body", "kind"), [(HTML, PikaUnavailableError), ({"error": "E"}, PikaNotFoundError)])
+def test_a_404_that_says_something_is_no_empty_list_of_accounts(body: Any, kind: type[PikaError]) -> None:
+    assert type(refusal(ACCOUNTS, answer(404, body), errors.read_accounts)) is kind
 
 
 def test_accounts_that_are_a_list_are_unreadable() -> None:
     assert type(refusal(ACCOUNTS, answer(200, []), errors.read_accounts)) is PikaUnavailableError
 
 
+@pytest.mark.parametrize(
+    "body", [HTML, "", "nope", "[]", "null", '{"err', {"detail": "Not Found"}, {"error": {"a": 1}}]
+)
+@pytest.mark.parametrize("status", [301, 302, 400, 403, 404, 409, 418, 422, 451])
+@pytest.mark.parametrize("call", [READ, CANCEL, LIST, CHECK], ids=lambda call: call.purpose)
+def test_whatever_is_not_the_apis_json_is_a_transient_error_of_a_read(
+    call: commands.Call, status: int, body: Any
+) -> None:
+    """A firewall's page about one read ended waits for good while the paid jobs ran on."""
+    error = refusal(call, answer(status, body))
+    assert type(error) is PikaUnavailableError
+    assert (error.status, error.jobid) == (status, call.jobid)
+    assert "no answer of the API: is a proxy or firewall in between" in str(error)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, PikaAuthError), (402, PikaPaymentError)])
+@pytest.mark.parametrize("call", [SUBMIT, READ, LIST, CHECK], ids=lambda call: call.purpose)
+@pytest.mark.parametrize("body", [HTML, "", {"detail": "E"}])
+def test_a_refused_token_and_a_missing_subscription_are_final_in_any_form(
+    call: commands.Call, status: int, kind: type[PikaError], body: Any
+) -> None:
+    assert type(refusal(call, answer(status, body))) is kind
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_page_instead_of_a_submits_answer_means_no_job_was_made(status: int) -> None:
+    error = refusal(SUBMIT, answer(status, HTML))
+    assert not is_retryable(error)
+    assert type(error) is not PikaUnknownOutcomeError
+
+
+@pytest.mark.parametrize("status", [200, 502])
+def test_a_page_instead_of_a_reads_answer_is_not_taken_for_the_apis(status: int) -> None:
+    message = str(refusal(READ, answer(status, HTML)))
+    assert "HTML where JSON belongs: <!DOCTYPE html>" in message
+    assert "no answer of the API" in message
+
+
+@pytest.mark.parametrize("body", ["", '{"jobid": "job:1", "sta'])
+def test_an_answer_that_was_cut_short_is_not_blamed_on_a_proxy(body: str) -> None:
+    assert "proxy" not in str(refusal(READ, answer(200, body)))
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("call", [SUBMIT, READ])
-def test_a_redirect_is_refused_with_its_target_and_what_to_do(call: commands.Call, status: int) -> None:
+@pytest.mark.parametrize(("call", "kind"), [(SUBMIT, PikaRequestError), (READ, PikaUnavailableError)])
+def test_a_redirect_is_told_with_its_target_and_what_to_do(
+    call: commands.Call, kind: type[PikaError], status: int
+) -> None:
     error = refusal(call, answer(status, "", location="https://elsewhere.example/v1"))
-    assert type(error) is PikaRequestError
+    assert type(error) is kind
     assert "a redirect to https://elsewhere.example/v1" in str(error)
-    assert "final root URL into the connection's host" in str(error)
+    assert "Redirects are not followed: put the final root URL into the connection's host" in str(error)
 
 
-def test_a_redirect_without_a_target_is_refused_too() -> None:
+def test_a_redirect_without_a_target_is_told_too() -> None:
     assert "a redirect to nowhere" in str(refusal(READ, answer(307)))
 
 
@@ -268,7 +313,7 @@ def test_a_429_with_html_is_a_rate_limit_that_says_so() -> None:
 
 
 def test_error_details_that_are_no_text_are_told_as_json() -> None:
-    assert refusal(READ, answer(400, {"error": {"a": 1}, "errorDetails": ["b"]})).details == '["b"]'
+    assert refusal(SUBMIT, answer(400, {"error": {"a": 1}, "errorDetails": ["b"]})).details == '["b"]'
 
 
 @pytest.mark.parametrize(
@@ -393,20 +438,38 @@ def test_a_job_that_ended_badly_is_told_in_the_apis_words(status: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "final"),
+    ("status", "advice"),
     [
-        (PikaRequestError, True),
-        (PikaAuthError, True),
-        (PikaPaymentError, True),
-        (PikaNotFoundError, True),
-        (PikaModeratedError, True),
-        (PikaUnknownOutcomeError, True),
-        (PikaJobFailedError, True),
-        (PikaQueueFullError, False),
-        (PikaRateLimitedError, False),
-        (PikaUnavailableError, False),
-        (PikaError, False),
+        ("failed", "clear the task that submitted it, or give that task retry_failed=True"),
+        ("moderated", "change the message, the prompt or the image"),
+        ("cancelled", "Clear the task that submitted it"),
     ],
 )
-def test_only_what_may_pass_is_worth_a_retry(kind: type[PikaError], final: bool) -> None:
-    assert is_final(kind("said")) is final
+def test_a_job_that_ended_badly_comes_with_what_can_be_done(status: str, advice: str) -> None:
+    message = str(errors.job_failed(Job("job:1", status, {}), ROOT))
+    assert advice in message
+    assert ("retry_failed" in message) is (status == "failed")
+
+
+def test_a_job_that_ended_badly_is_told_without_a_root_url_too() -> None:
+    assert "Asked: GET /v1/pika/jobs/?jobid=job%3A1. " in str(errors.job_failed(Job("job:1", "failed", {}), ""))
+
+
+@pytest.mark.parametrize(
+    ("kind", "retryable"),
+    [
+        (PikaRequestError, False),
+        (PikaAuthError, False),
+        (PikaPaymentError, False),
+        (PikaNotFoundError, False),
+        (PikaModeratedError, False),
+        (PikaUnknownOutcomeError, False),
+        (PikaJobFailedError, False),
+        (PikaQueueFullError, True),
+        (PikaRateLimitedError, True),
+        (PikaUnavailableError, True),
+        (PikaError, True),
+    ],
+)
+def test_only_what_may_pass_is_worth_a_retry(kind: type[PikaError], retryable: bool) -> None:
+    assert is_retryable(kind("said")) is retryable

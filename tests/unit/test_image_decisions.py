@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import requests
 
-from airflow_provider_pika.hooks import storage, web
-from airflow_provider_pika.hooks.image import image_type
+from airflow_provider_pika.files import storage, web
+from airflow_provider_pika.files.image import image_type
 
 PNG = b"\x89PNG\r\n\x1a\n..."
 

@@ -126,4 +126,4 @@ def test_public_always_holds_the_jobid(body: dict[str, Any]) -> None:
     ],
 )
 def test_words_are_what_the_api_said_about_the_end(raw: dict[str, Any], words: str) -> None:
-    assert Job.from_answer(raw, "job:1").words == words
+    assert Job.from_answer(raw, "job:1").reason == words

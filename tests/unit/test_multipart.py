@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_pika.exceptions import PikaRequestError
-from airflow_provider_pika.hooks.image import open_image
-from airflow_provider_pika.hooks.multipart import ImagePart, MultipartBody
+from airflow_provider_pika.files.image import open_image
+from airflow_provider_pika.files.multipart import ImagePart, MultipartBody, NotSentError
 
 
 def parts_of(body: MultipartBody) -> list[EmailMessage]:
@@ -23,7 +23,7 @@ def parts_of(body: MultipartBody) -> list[EmailMessage]:
 
 
 def test_text_fields_are_plain_utf8_parts_without_a_filename() -> None:
-    parts = parts_of(MultipartBody({"message": "HÉ 🎬", "replyRef": "a\r\nb"}, None))
+    parts = parts_of(MultipartBody({"message": "HÉ 🎬", "replyRef": "a\r\nb"}, {}))
     names = [part.get_param("name", header="content-disposition") for part in parts]
     assert names == ["message", "replyRef"]
     assert [part.get_filename() for part in parts] == [None, None]
@@ -33,7 +33,7 @@ def test_text_fields_are_plain_utf8_parts_without_a_filename() -> None:
 
 def test_the_image_is_a_file_part_with_its_type() -> None:
     image = ImagePart("cat.png", io.BytesIO(b"\x89PNG bytes"), "image/png")
-    text, file = parts_of(MultipartBody({"message": "HI"}, image))
+    text, file = parts_of(MultipartBody({"message": "HI"}, {"image": image}))
     assert text.get_filename() is None
     assert file.get_param("name", header="content-disposition") == "image"
     assert (file.get_filename(), file.get_content_type(), file.get_payload(decode=True)) == (
@@ -45,28 +45,83 @@ def test_the_image_is_a_file_part_with_its_type() -> None:
 
 @pytest.mark.parametrize("image", [None, ImagePart("cat.png", io.BytesIO(b"x" * 100_000), "image/png")])
 def test_the_length_announced_is_the_length_sent(image: ImagePart | None) -> None:
-    body = MultipartBody({"message": "HÉ 🎬"}, image)
+    body = MultipartBody({"message": "HÉ 🎬"}, {"image": image} if image else {})
     assert len(body) == len(b"".join(body))
 
 
 def test_each_body_has_a_boundary_of_its_own() -> None:
-    one, other = MultipartBody({"a": "b"}, None), MultipartBody({"a": "b"}, None)
+    one, other = MultipartBody({"a": "b"}, {}), MultipartBody({"a": "b"}, {})
     assert one.headers["Content-Type"].startswith("multipart/form-data; boundary=")
     assert one.headers != other.headers
 
 
 def test_a_large_image_is_streamed_not_held_in_memory() -> None:
-    body = MultipartBody({"message": "HI"}, ImagePart("cat.png", io.BytesIO(bytes(3_000_000)), "image/png"))
+    body = MultipartBody({"message": "HI"}, {"image": ImagePart("cat.png", io.BytesIO(bytes(3_000_000)), "image/png")})
     assert max(len(chunk) for chunk in body) <= 1_000_000
 
 
 def test_a_body_has_not_started_until_its_first_chunk_is_asked_for() -> None:
-    body = MultipartBody({"message": "HI"}, None)
+    body = MultipartBody({"message": "HI"}, {})
     len(body)
     chunks = iter(body)
     assert not body.started
     next(chunks)
     assert body.started
+
+
+def test_the_last_byte_is_told_when_it_has_been_taken() -> None:
+    told: list[str] = []
+    body = MultipartBody(
+        {"message": "HI"}, {}, before_body=lambda: told.append("before"), after_body=lambda: told.append("after")
+    )
+    chunks = iter(body)
+    sent = next(chunks)
+    assert (len(sent), told) == (len(body), ["before"])
+    assert next(chunks, None) is None
+    assert told == ["before", "after"]
+
+
+def test_a_body_that_was_stopped_before_it_began_never_leaves() -> None:
+    asked: list[str] = []
+    body = MultipartBody({"message": "HI"}, {}, before_body=lambda: asked.append("before"))
+    assert not body.stop()
+    with pytest.raises(NotSentError):
+        next(iter(body))
+    assert asked == []
+    assert not body.started
+
+
+def test_a_body_that_is_stopped_while_its_caller_is_asked_never_leaves() -> None:
+    """What was reported as certainly not sent must not be sent by a call that was given up."""
+    stopped: list[bool] = []
+    body = MultipartBody({"message": "HI"}, {}, before_body=lambda: stopped.append(body.stop()))
+    with pytest.raises(NotSentError):
+        next(iter(body))
+    assert stopped == [False]
+
+
+def test_a_body_that_is_stopped_midway_is_never_completed() -> None:
+    told: list[str] = []
+    image = ImagePart("cat.png", io.BytesIO(bytes(100_000)), "image/png")
+    body = MultipartBody({"message": "HI"}, {"image": image}, after_body=lambda: told.append("after"))
+    chunks = iter(body)
+    next(chunks)
+    assert body.stop()
+    with pytest.raises(NotSentError):
+        next(chunks)
+    assert told == []
+
+
+@pytest.mark.parametrize("refusal", [PikaRequestError("no"), BrokenPipeError(32, "Broken pipe")], ids=repr)
+def test_a_caller_that_refuses_holds_the_body_back(refusal: Exception) -> None:
+    def refuse() -> None:
+        raise refusal
+
+    body = MultipartBody({"message": "HI"}, {}, before_body=refuse)
+    with pytest.raises(NotSentError) as caught:
+        next(iter(body))
+    assert caught.value.refusal is refusal
+    assert not body.started
 
 
 @pytest.mark.parametrize(

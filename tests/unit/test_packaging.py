@@ -22,7 +22,7 @@ def plain() -> dict[str, Requirement]:
 
 
 def test_the_package_needs_airflow_and_the_three_it_names() -> None:
-    assert set(plain()) == {"apache-airflow", "httpx", "pendulum", "requests"}
+    assert set(plain()) == {"apache-airflow", "pendulum", "requests", "requests-toolbelt"}
 
 
 @pytest.mark.parametrize(

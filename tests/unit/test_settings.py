@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import traceback
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from airflow.sdk import Connection
 
 from airflow_provider_pika.exceptions import PikaRequestError
-from airflow_provider_pika.hooks.settings import PikaSettings
+from airflow_provider_pika.hooks.settings import PikaSettings, redact
 
 TOKEN = "user:1000-s3cretTOKEN"
 DISCORD = "MTE.d1scord-S3CRET"
@@ -179,12 +180,49 @@ def test_the_repr_holds_no_secret() -> None:
 
 
 def test_redacting_takes_both_secrets_out_of_a_text() -> None:
-    settings = read(extra={"discord_token": DISCORD, "channel": "1"})
-    assert settings.redact(f"a {TOKEN} b {DISCORD} c {TOKEN}") == "a *** b *** c ***"
+    secrets = read(extra={"discord_token": DISCORD, "channel": "1"}).secrets
+    assert redact(f"a {TOKEN} b {DISCORD} c {TOKEN}", secrets) == "a *** b *** c ***"
 
 
-def test_redacting_without_a_discord_token_changes_nothing_else() -> None:
-    assert read().redact("a b") == "a b"
+def test_without_a_discord_token_the_api_token_is_the_only_secret() -> None:
+    assert read().secrets == (TOKEN,)
+
+
+ODD = 'user:1/a b"c\\d+e%f.g-h_'
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        quote(ODD, safe=""),
+        quote(ODD),
+        quote(ODD, safe="").lower(),
+        quote(quote(ODD, safe=""), safe=""),
+        json.dumps(ODD)[1:-1],
+        json.dumps(json.dumps(ODD))[1:-1].replace('\\"', "", 1)[:-2],
+        json.dumps(ODD)[1:-1].replace("/", "\\/"),
+        "".join(f"\\u{ord(each):04x}" for each in ODD),
+        "".join(f"\\u{ord(each):04X}" for each in ODD),
+        ODD.replace(":", "\\u003a"),
+        "".join(f"%{ord(each):02X}" for each in ODD),
+    ],
+)
+def test_a_secret_is_found_in_whatever_form_it_comes_back(echo: str) -> None:
+    assert redact(f"<{echo}>", [ODD]) == "<***>"
+
+
+@pytest.mark.parametrize("text", ["a b", "user:1000", "USER:1000-S3CRETTOKEN", "\\", "%3A", "<MTE…secured…RET>"])
+def test_redacting_changes_nothing_else(text: str) -> None:
+    assert redact(text, [TOKEN, DISCORD]) == text
+
+
+def test_json_stays_json_without_its_secrets() -> None:
+    text = json.dumps({"a": f'"{ODD}"\\', "b": [ODD], "c": json.dumps(ODD)})
+    assert json.loads(redact(text, [ODD])) == {"a": '"***"\\', "b": ["***"], "c": '"***"'}
+
+
+def test_a_secret_too_short_to_be_one_does_not_tear_a_jobid_apart() -> None:
+    assert redact("job:2024-user:13", ["2", "13"]) == "job:2024-user:13"
 
 
 @pytest.mark.parametrize("uri", ["pika://:{}@127.0.0.1:8300/http", "pika://:{}@http%3A%2F%2F127.0.0.1%3A8300"])

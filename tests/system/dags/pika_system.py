@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from datetime import timedelta
 
 from airflow.sdk import DAG, task
+from system_tasks import RETRIES, prompts
 
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.sensors.pika import PikaJobSensor
 
-RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=1)}
 # Read at every start of the task: so a test changes a run's inputs between two tries.
 PROMPT = "{{ var.value.get('prompt_' ~ run_id, dag_run.conf['prompt']) }}"
 
@@ -28,12 +27,6 @@ class DiesBeforeXCom(EncryptTextOperator):
 def mapped(dag_id: str, **how: object) -> None:
     """Six mapped submits and six deferrable sensors."""
     with DAG(dag_id, schedule=None, default_args=RETRIES):
-
-        @task
-        def prompts(**context: object) -> list[str]:
-            conf = context["dag_run"].conf
-            return [f"{conf['prompt']} {number}" for number in range(conf.get("count", 6))]
-
         submit = EncryptTextOperator.partial(task_id="submit", message="SIX", **how).expand(prompt=prompts())
         PikaJobSensor.partial(task_id="wait", deferrable=True, poke_interval=10).expand(jobid=submit.output)
 

@@ -1,19 +1,21 @@
-"""The shared looks: the list is a hint, the job the truth; all who wait on a connection ask through one client."""
+"""The shared polls: the list is a hint, the job the truth; all who wait on a connection ask through one poller."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import random
+import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from airflow_provider_pika.api.pacing import SLOWEST_LOOK
+from airflow_provider_pika.api.polling import MAX_BACKOFF
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.hooks.pika import PikaHook
-from airflow_provider_pika.triggers import looks
-from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaSlotTrigger
+from airflow_provider_pika.triggers import job_waiter, poller
+from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaQueueTrigger
 from tests.support.task_context import Clock, Log, events_of, run_leaping
 
 LIST = "/v1/pika/jobs"
@@ -33,15 +35,15 @@ def watcher(jobid: str, clock: Clock, **about: Any) -> PikaJobTrigger:
     return trigger
 
 
-def in_line(clock: Clock, since: float, jobs: list[str], **about: Any) -> PikaSlotTrigger:
+def in_queue(clock: Clock, since: float, jobs: list[str], **about: Any) -> PikaQueueTrigger:
     now = clock.time()
-    trigger = PikaSlotTrigger(
+    trigger = PikaQueueTrigger(
         **{
             "pika_conn_id": "pika_default",
-            "lane": "",
+            "channel": "",
             "executing_jobs": jobs,
-            "turned_away_at": now,
-            "hold_until": now,
+            "rejected_at": now,
+            "not_before": now,
             "queued_since": since,
             "deadline": now + 9000,
             **about,
@@ -57,7 +59,7 @@ async def outcomes(triggers: list[Any]) -> list[str]:
 
 
 def lists(clock: Clock) -> int:
-    return len(clock.looks().get(LIST, []))
+    return len(clock.polls().get(LIST, []))
 
 
 def test_while_nothing_ends_all_wait_for_one_list_an_interval(pika_emulator: EmulatorClient, clock: Clock) -> None:
@@ -75,7 +77,7 @@ def test_without_a_list_route_each_job_is_read_spread_over_the_interval(
     jobids = [job_of(pika_emulator, 200) for _ in range(5)]
     assert set(run_leaping(outcomes([watcher(jobid, clock) for jobid in jobids]), clock)) == {"ended"}
     assert clock.smallest_gap() >= 9.99
-    reads = sorted(at for target, times in clock.looks().items() if target != LIST for at in times)
+    reads = sorted(at for target, times in clock.polls().items() if target != LIST for at in times)
     # Five jobs in 30 s make one in 6 s; two may meet where one round passes into the next.
     assert min(third - first for first, third in zip(reads, reads[2:], strict=False)) > 5
     # The missing list is asked for ever more rarely.
@@ -100,12 +102,12 @@ def test_a_list_that_still_names_an_ended_job_is_not_believed_for_ever(
 ) -> None:
     jobid = job_of(pika_emulator, 60)
 
-    async def lying(hook: PikaHook) -> list[str]:
+    def lying(hook: PikaHook) -> list[str]:
         return [jobid]
 
-    monkeypatch.setattr(PikaHook, "alist_jobs", lying)
+    monkeypatch.setattr(PikaHook, "list_jobs", lying)
     assert run_leaping(outcomes([watcher(jobid, clock)]), clock) == ["ended"]
-    assert clock.ahead <= SLOWEST_LOOK + 60
+    assert clock.ahead <= MAX_BACKOFF + 60
 
 
 def test_before_a_listed_job_times_out_it_is_read_once_more(
@@ -113,10 +115,10 @@ def test_before_a_listed_job_times_out_it_is_read_once_more(
 ) -> None:
     jobid = job_of(pika_emulator, 60)
 
-    async def lying(hook: PikaHook) -> list[str]:
+    def lying(hook: PikaHook) -> list[str]:
         return [jobid]
 
-    monkeypatch.setattr(PikaHook, "alist_jobs", lying)
+    monkeypatch.setattr(PikaHook, "list_jobs", lying)
     assert run_leaping(outcomes([watcher(jobid, clock, deadline=clock.time() + 100)]), clock) == ["ended"]
 
 
@@ -125,12 +127,12 @@ def test_a_pause_that_a_429_asks_for_holds_the_whole_connection(pika_emulator: E
     jobids = [job_of(pika_emulator, 60) for _ in range(3)]
     start = clock.time()
     assert set(run_leaping(outcomes([watcher(jobid, clock) for jobid in jobids]), clock)) == {"ended"}
-    asked = sorted(at - start for times in clock.looks().values() for at in times)
+    asked = sorted(at - start for times in clock.polls().values() for at in times)
     assert asked[1] - asked[0] >= 499
 
 
 def test_when_the_last_one_leaves_nothing_is_left(pika_emulator: EmulatorClient, clock: Clock) -> None:
-    """The loop ends, its client is closed, and a later waiter starts anew."""
+    """The loop ends, its threads end, and a later waiter starts anew."""
 
     async def twice() -> list[Any]:
         seen = []
@@ -138,10 +140,14 @@ def test_when_the_last_one_leaves_nothing_is_left(pika_emulator: EmulatorClient,
             assert await outcomes([watcher(job_of(pika_emulator, 30), clock)]) == ["ended"]
             await asyncio.sleep(1)
             others = asyncio.all_tasks() - {asyncio.current_task()}
-            seen.append((dict(looks._groups[asyncio.get_running_loop()]), others))
+            seen.append((dict(poller._pollers[asyncio.get_running_loop()]), others))
         return seen
 
     assert run_leaping(twice(), clock) == [({}, set())] * 2
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("pika-pika_default")]
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_a_changed_connection_is_noticed(
@@ -155,24 +161,24 @@ def test_a_changed_connection_is_noticed(
     async def changed() -> list[str]:
         waiting = asyncio.ensure_future(outcomes([watcher(jobid, clock, pika_conn_id="pika_other")]))
         await asyncio.sleep(45)
-        (group,) = looks._groups[asyncio.get_running_loop()].values()
-        before = group._hook.settings
+        (shared,) = poller._pollers[asyncio.get_running_loop()].values()
+        before = shared._hook.settings
         monkeypatch.setenv("AIRFLOW_CONN_PIKA_OTHER", json.dumps({**good, "extra": {"timeout": 7}}))
         result = await waiting
-        assert (before.timeout, group._hook.settings.timeout) == (5, 7)
+        assert (before.timeout, shared._hook.settings.timeout) == (5, 7)
         return result
 
     assert run_leaping(changed(), clock) == ["ended"]
 
 
-def test_the_line_is_served_first_come_first_served(pika_emulator: EmulatorClient, clock: Clock) -> None:
+def test_the_queue_is_served_first_come_first_served(pika_emulator: EmulatorClient, clock: Clock) -> None:
     """Whoever queued first goes first, whatever the order in which triggers join after a restart."""
     blockers = [job_of(pika_emulator, 50 + 60 * n) for n in range(3)]
     start = clock.time()
     went: list[int] = []
 
     async def wait(place: int) -> None:
-        await events_of(in_line(clock, start + place, blockers, turned_away_at=start))
+        await events_of(in_queue(clock, start + place, blockers, rejected_at=start))
         went.append(place)
 
     async def all_wait() -> None:
@@ -187,13 +193,13 @@ def test_without_a_list_the_jobs_in_the_way_are_read(pika_emulator: EmulatorClie
     pika_emulator.fault("list", "route_missing", times=10_000)
     blockers = [job_of(pika_emulator, 100) for _ in range(2)]
     start = clock.time()
-    assert run_leaping(outcomes([in_line(clock, start + n, blockers) for n in range(2)]), clock) == ["turn"] * 2
+    assert run_leaping(outcomes([in_queue(clock, start + n, blockers) for n in range(2)]), clock) == ["released"] * 2
     assert 95 <= clock.ahead <= 200
 
 
-def test_the_line_has_a_deadline(pika_emulator: EmulatorClient, clock: Clock) -> None:
+def test_the_queue_has_a_deadline(pika_emulator: EmulatorClient, clock: Clock) -> None:
     blocker = job_of(pika_emulator, 5000)
-    waiter = in_line(clock, clock.time(), [blocker], deadline=clock.time() + 300)
+    waiter = in_queue(clock, clock.time(), [blocker], deadline=clock.time() + 300)
     assert run_leaping(outcomes([waiter]), clock) == ["timeout"]
     assert 295 <= clock.ahead <= 330
 
@@ -209,10 +215,10 @@ def test_a_token_that_has_been_replaced_ends_nobody(
     async def rotated() -> list[str]:
         waiting = asyncio.ensure_future(outcomes([watcher(jobid, clock, pika_conn_id="pika_other")]))
         await asyncio.sleep(45)
-        (group,) = looks._groups[asyncio.get_running_loop()].values()
+        (shared,) = poller._pollers[asyncio.get_running_loop()].values()
         stale = PikaHook("pika_other")
-        stale.__dict__["settings"] = replace(group._hook.settings, token="user:1-replaced")
-        group._hook = stale
+        stale.__dict__["settings"] = replace(shared._hook.settings, token="user:1-replaced")
+        shared._hook = stale
         return await waiting
 
     assert run_leaping(rotated(), clock) == ["ended"]
@@ -242,27 +248,125 @@ def test_a_deadline_is_kept_while_the_api_asks_for_quiet(pika_emulator: Emulator
     pika_emulator.fault("list", "rate_limit", retry_after=7200)
     waiter = watcher(jobid, clock, deadline=clock.time() + 300)
     assert run_leaping(outcomes([waiter]), clock) == ["timeout"]
-    assert 290 <= clock.ahead <= 300 + looks.OVERDUE + 20
+    assert 290 <= clock.ahead <= 300 + job_waiter.LAST_POLL_GRACE + 20
 
 
 def test_reads_stop_when_one_of_them_is_asked_to_pause(pika_emulator: EmulatorClient, clock: Clock) -> None:
     jobids = [job_of(pika_emulator, 50) for _ in range(9)]
     pika_emulator.fault("job", "rate_limit", retry_after=120)
     assert set(run_leaping(outcomes([watcher(jobid, clock) for jobid in jobids]), clock)) == {"ended"}
-    reads = sorted(at for target, times in clock.looks().items() if target != LIST for at in times)
+    reads = sorted(at for target, times in clock.polls().items() if target != LIST for at in times)
     # Those under way when the answer came are done, none is begun in the pause.
-    assert sum(at < reads[0] + 119 for at in reads) <= looks.READS_AT_ONCE
+    assert sum(at < reads[0] + 119 for at in reads) <= poller.THREADS
 
 
-def test_a_job_is_read_for_its_waiter_and_for_the_line_at_once(pika_emulator: EmulatorClient, clock: Clock) -> None:
+def test_a_job_is_read_for_its_waiter_and_for_the_queue_at_once(pika_emulator: EmulatorClient, clock: Clock) -> None:
     pika_emulator.fault("list", "route_missing", times=10_000)
     jobid = job_of(pika_emulator, 100)
-    waiters = [watcher(jobid, clock), in_line(clock, clock.time(), [jobid])]
-    assert run_leaping(outcomes(waiters), clock) == ["ended", "turn"]
+    waiters = [watcher(jobid, clock), in_queue(clock, clock.time(), [jobid])]
+    assert run_leaping(outcomes(waiters), clock) == ["ended", "released"]
     assert clock.smallest_gap() >= 9.99
 
 
 def test_nobody_asks_while_all_are_held_by_discord(pika_emulator: EmulatorClient, clock: Clock) -> None:
-    waiter = in_line(clock, clock.time(), [], hold_until=clock.time() + 600)
-    assert run_leaping(outcomes([waiter]), clock) == ["turn"]
+    waiter = in_queue(clock, clock.time(), [], not_before=clock.time() + 600)
+    assert run_leaping(outcomes([waiter]), clock) == ["released"]
     assert lists(clock) <= 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_end_is_noticed_within_the_interval_by_waiters_that_joined_at_different_moments(
+    pika_emulator: EmulatorClient, clock: Clock, seed: int
+) -> None:
+    """Within two seconds more, and no job is read twice within 10 s."""
+    dice = random.Random(seed)
+    pika_emulator.configure(max_jobs=10)
+    lengths = [dice.uniform(15, 80) for _ in range(10)]
+    start = clock.time()
+    jobids = [job_of(pika_emulator, length) for length in lengths]
+    late: list[float] = []
+
+    async def wait(jobid: str, length: float, joins: float) -> None:
+        await asyncio.sleep(joins)
+        await events_of(watcher(jobid, clock, poll_interval=10.0))
+        late.append(clock.time() - start - max(length, joins))
+
+    async def all_wait() -> None:
+        await asyncio.gather(*(wait(jobid, lengths[n], dice.uniform(0, 60)) for n, jobid in enumerate(jobids)))
+
+    run_leaping(all_wait(), clock)
+    assert max(late) <= 12
+    assert clock.smallest_gap() >= 9.99
+    assert lists(clock) <= clock.ahead / 10 + 1
+
+
+def test_a_waiter_that_joins_between_two_polls_needs_no_second_list(
+    pika_emulator: EmulatorClient, clock: Clock
+) -> None:
+    """The list shows its job gone before it may be read: it is read as soon as it may."""
+    long, short = job_of(pika_emulator, 300), job_of(pika_emulator, 20)
+    start = clock.time()
+    noticed: list[float] = []
+
+    async def joins(jobid: str, after: float, interval: float) -> None:
+        await asyncio.sleep(after)
+        await events_of(watcher(jobid, clock, poll_interval=interval))
+        noticed.append(clock.time() - start)
+
+    async def both() -> None:
+        await asyncio.gather(joins(long, 0, 30.0), joins(short, 25, 30.0))
+
+    run_leaping(both(), clock)
+    assert 35 <= noticed[0] <= 36.5
+
+
+def test_a_deadline_is_met_to_the_second_between_two_polls(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    """The last read needs no list, so it waits for none."""
+    jobids = [job_of(pika_emulator, 10_000) for _ in range(2)]
+    start = clock.time()
+    ended: list[float] = []
+
+    async def wait(jobid: str, seconds: float) -> None:
+        (event,) = await events_of(watcher(jobid, clock, deadline=start + seconds))
+        ended.append(clock.time() - start)
+        assert event["outcome"] == "timeout"
+
+    async def both() -> None:
+        await asyncio.gather(wait(jobids[0], 90.0), wait(jobids[1], 94.0))
+
+    run_leaping(both(), clock)
+    assert ended == pytest.approx([90, 94], abs=1.5)
+
+
+def test_two_waiters_of_one_job_share_its_reads_whenever_they_joined(
+    pika_emulator: EmulatorClient, clock: Clock
+) -> None:
+    pika_emulator.fault("list", "route_missing", times=10_000)
+    jobid = job_of(pika_emulator, 200)
+
+    async def joins(after: float) -> None:
+        await asyncio.sleep(after)
+        await events_of(watcher(jobid, clock, poll_interval=10.0))
+
+    async def all_wait() -> None:
+        await asyncio.gather(*(joins(after) for after in (0, 4, 13, 41)))
+
+    run_leaping(all_wait(), clock)
+    assert clock.smallest_gap() >= 9.99
+
+
+def test_a_pause_before_the_queue_is_kept_while_slots_are_free(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    """``Retry-After: 120`` on a queue-full 429: the list shows room at once, and nobody is released before."""
+    start = clock.time()
+    waiter = in_queue(clock, start, ["job:ended"], not_before=start + 120)
+    assert run_leaping(outcomes([waiter]), clock) == ["released"]
+    assert 120 <= clock.time() - start <= 135
+
+
+def test_a_queues_deadline_passes_while_a_429_asks_for_a_longer_pause(
+    pika_emulator: EmulatorClient, clock: Clock
+) -> None:
+    start = clock.time()
+    waiter = in_queue(clock, start, ["job:ended"], not_before=start + 3600, deadline=start + 300)
+    assert run_leaping(outcomes([waiter]), clock) == ["timeout"]
+    assert 300 <= clock.time() - start <= 301

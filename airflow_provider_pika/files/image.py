@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO, NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from airflow_provider_pika.api.commands import IMAGE_MAX_BYTES
 from airflow_provider_pika.exceptions import PikaError, PikaRequestError, PikaUnavailableError
-from airflow_provider_pika.hooks import storage, web
-from airflow_provider_pika.hooks.multipart import ImagePart
-from airflow_provider_pika.hooks.settings import IMAGE_MAX_BYTES
+from airflow_provider_pika.files import storage, web
+from airflow_provider_pika.files.multipart import ImagePart
 
 _HEAD = 512
 _IN_PASSING = frozenset({408, 425, 429})

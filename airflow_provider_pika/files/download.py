@@ -9,7 +9,9 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_pika.api.transfer import (
+from airflow_provider_pika.exceptions import PikaNotFoundError, PikaRequestError, PikaUnavailableError
+from airflow_provider_pika.files import storage, web
+from airflow_provider_pika.files.transfer import (
     BREAK_LIMIT,
     Offer,
     Part,
@@ -18,8 +20,6 @@ from airflow_provider_pika.api.transfer import (
     megabytes,
     resume_wait,
 )
-from airflow_provider_pika.exceptions import PikaNotFoundError, PikaRequestError, PikaUnavailableError
-from airflow_provider_pika.hooks import storage, web
 
 if TYPE_CHECKING:
     import requests

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_pika.hooks.storage import clean
+from airflow_provider_pika import USER_AGENT
+from airflow_provider_pika.files.storage import clean
 
 if TYPE_CHECKING:
     import requests
@@ -18,8 +19,6 @@ CHUNK = 2**16
 def plain_session() -> requests.Session:
     """Return a session without credentials but those written in a URL: none of a connection, none of a ``.netrc``."""
     import requests
-
-    from airflow_provider_pika.hooks.transport import USER_AGENT
 
     session = requests.Session()
     session.headers["User-Agent"] = USER_AGENT

@@ -122,7 +122,7 @@ class Step(Enum):
     REPEAT = "its body begins at the beginning: what the file has already is passed over"
     RESTART = "its body is another version: the file begins anew"
     FRESH_LINK = "the link has expired"
-    AGAIN = "a fault in passing"
+    AGAIN = "a transient error"
     GIVE_UP = "a refusal"
 
 

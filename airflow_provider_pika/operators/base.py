@@ -1,0 +1,336 @@
+"""A paid submit's life, whatever its command: submit once, wait for room in the queue, wait for the job if asked to."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypedDict
+
+import pendulum
+from airflow.sdk import BaseOperator
+
+from airflow_provider_pika.api.commands import IMAGE_MAX_BYTES
+from airflow_provider_pika.api.polling import (
+    MIN_POLL_INTERVAL,
+    MIN_RESCHEDULE,
+    duration,
+    interval_at_least,
+    seconds_of,
+)
+from airflow_provider_pika.api.queue import submit_wait
+from airflow_provider_pika.compat import AirflowRescheduleException, AirflowSensorTimeout, conf
+from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError
+from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.kill import cancel_if_failed
+from airflow_provider_pika.links import PikaVideoLink
+from airflow_provider_pika.operators.submission import Submission
+from airflow_provider_pika.store import forget_on_success, task_store
+from airflow_provider_pika.waiting import (
+    BACKSTOP,
+    JobWait,
+    completed,
+    ended_job,
+    is_trigger_timeout,
+    job_error,
+    task_error,
+    timed_out,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_pika.api.commands import Call, Command
+    from airflow_provider_pika.api.job import Job
+
+_ON_CLEAR = ("new", "keep")
+
+
+class CommonFields(TypedDict):
+    """The fields that every command takes."""
+
+    max_jobs: int | str | None
+    reply_url: str | None
+    reply_ref: str
+
+
+class ChannelFields(CommonFields):
+    """The fields that every command takes which chooses its Discord account."""
+
+    channel: str | None
+
+
+class PikaSubmitOperator(BaseOperator):
+    """
+    Submit a job, which costs money, once; return its jobid. The operators of :mod:`operators.pika` are its commands.
+
+    The jobid is the XCom ``return_value`` and ``jobid``. A full queue or a rate limit (429) reschedules the task,
+    which uses no try and holds no worker. What a retry cannot mend (400, 401, 402, 422, bad input, a submit whose
+    outcome stays unknown) fails the task without retries. A retry goes on with the job an earlier try submitted.
+
+    :param max_jobs: jobs the channel may run at once, 1 to 10; default: the connection's (templated)
+    :param reply_url: where the service POSTs the ended job (templated)
+    :param reply_ref: a reference that comes back with the job; default: one of the provider's own, by which it finds
+        a job whose answer was lost. Yours serves for that only in an unmapped task and if it contains dag id, run id
+        and task id (templated)
+    :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
+    :param image_max_bytes: refuse a larger image before anything is sent; 25 MiB
+    :param queue_timeout: seconds to keep trying while the queue is full, then ``AirflowSensorTimeout``. On Airflow
+        3.3+ counted from the first attempt since the last clear, below from this try's first leg
+    :param wait_for_completion: also wait for the job to end, and push the finished job as ``job`` and its
+        ``video_url``
+    :param deferrable: wait in the triggerer, for room in a full queue and for the job; default
+        ``[operators] default_deferrable``
+    :param poll_interval: seconds between polls of the job; raised to 10 (the API's limit), without ``deferrable`` to 15
+    :param timeout: seconds to wait for the job to end, then ``AirflowSensorTimeout``
+    :param cancel_on_kill: while waiting on a worker or in the triggerer, cancel the job when the task is killed and
+        Airflow then says that it has failed, as a person's mark does
+    :param cancel_on_timeout: cancel the job when ``timeout`` is reached
+    :param resubmit_unknown: submit again where it cannot be found out whether an earlier submit made a job. This may
+        pay twice
+    :param retry_failed: let the task's retries make a new job, paid for anew, where one ended ``failed``; without it
+        such an end fails the task without retries
+    :param on_clear: what a person's clear does with a job that has completed on the same inputs: ``"new"`` makes and
+        pays for a new one, ``"keep"`` hands it on again
+    :param end_from_trigger: while waiting deferrable on Airflow 3.3+: let a completed job end the task in the
+        triggerer, without another worker start, wherever that loses nothing (see the README)
+    """
+
+    command: ClassVar[Command[...]]
+    operator_extra_links = (PikaVideoLink(),)
+    ui_color = "#ffd6e0"
+
+    def __init__(
+        self,
+        *,
+        max_jobs: int | str | None = None,
+        reply_url: str | None = None,
+        reply_ref: str | None = None,
+        pika_conn_id: str = PikaHook.default_conn_name,
+        image_max_bytes: int = IMAGE_MAX_BYTES,
+        queue_timeout: timedelta | float = 24 * 60 * 60,
+        wait_for_completion: bool = False,
+        deferrable: bool | None = None,
+        poll_interval: timedelta | float = 30,
+        timeout: timedelta | float = 60 * 60,
+        cancel_on_kill: bool = False,
+        cancel_on_timeout: bool = False,
+        resubmit_unknown: bool = False,
+        retry_failed: bool = False,
+        on_clear: str = "new",
+        end_from_trigger: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.max_jobs = max_jobs
+        self.reply_url = reply_url
+        self.reply_ref = reply_ref
+        self.pika_conn_id = pika_conn_id
+        self.image_max_bytes = image_max_bytes
+        self.queue_timeout = seconds_of(queue_timeout)
+        self.wait_for_completion = wait_for_completion
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        floor = MIN_POLL_INTERVAL if deferrable else MIN_RESCHEDULE
+        self.poll_interval, self._raised_interval = interval_at_least(seconds_of(poll_interval), floor)
+        self.timeout = seconds_of(timeout)
+        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = cancel_on_timeout
+        self.resubmit_unknown = resubmit_unknown
+        self.retry_failed = retry_failed
+        if on_clear not in _ON_CLEAR:
+            raise ValueError(f"on_clear must be 'new' or 'keep', not {on_clear!r}")
+        self.on_clear = on_clear
+        self.end_from_trigger = end_from_trigger
+        self._ti: Any = None
+        self._waited_for: str | None = None
+        self._video_url: str | None = None
+        self._submission: Submission | None = None
+
+    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+        """Check the rendered inputs and return the call that submits them."""
+        raise NotImplementedError
+
+    def common(self, reply_ref: str) -> CommonFields:
+        """Return the rendered fields that every command takes."""
+        return {"max_jobs": self.max_jobs, "reply_url": self.reply_url, "reply_ref": reply_ref}
+
+    def execute(self, context: Context) -> str:
+        """Submit the job, or go on with the one an earlier attempt submitted; wait for it if asked to."""
+        return self._submit(context)
+
+    def submit_again(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        queued_since: float | None = None,
+        releases: int = 1,
+        refusal: dict[str, Any] | None = None,
+    ) -> str:
+        """Take over from the queue in the triggerer: submit, or say that it took too long."""
+        if event.get("outcome") == "timeout":
+            error = PikaError.from_event(refusal or {})
+            raise self._queue_timeout(error) from error
+        return self._submit(context, queued_since, releases)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral; where no triggerer was there in time, poll once more before giving up."""
+        if is_trigger_timeout(next_method, next_kwargs):
+            return self._submit(context)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
+        """Take over from the trigger: push the finished job, or raise what the trigger reported."""
+        hook = PikaHook(self.pika_conn_id)
+        jobid = str(event.get("jobid"))
+        self._ti = context["ti"]
+        self._tell_jobid(jobid)
+        job = ended_job(event, hook=hook, jobid=jobid, cancel_on_timeout=self.cancel_on_timeout, log=self.log)
+        return self._push_results(context, hook, job)
+
+    def on_kill(self) -> None:
+        """Submit nothing more; cancel the job if ``cancel_on_kill`` is set and the task is read back as failed."""
+        if self._submission:
+            self._submission.kill()
+        if self.cancel_on_kill and self._waited_for:
+            cancel_if_failed(self._ti, self.pika_conn_id, self._waited_for, self.log)
+
+    def _submit(self, context: Context, queued_since: float | None = None, releases: int = 0) -> str:
+        self._ti = context["ti"]
+        hook = PikaHook(self.pika_conn_id, image_max_bytes=self.image_max_bytes)
+        submission = self._submission = Submission(
+            context,
+            hook=hook,
+            inputs={name: getattr(self, name) for name in self.command.arguments},
+            prepare=lambda reply_ref: self.prepare(hook, reply_ref),
+            resubmit_unknown=self.resubmit_unknown,
+            retry_failed=self.retry_failed,
+            keep_completed=self.on_clear == "keep",
+            queued_since=queued_since,
+            tell_jobid=self._tell_jobid,
+            log=self.log,
+        )
+        jobid = submission.memory.jobid_of_this_try if self.wait_for_completion else None
+        if jobid:
+            self._tell_jobid(jobid)
+            return self._wait(context, hook, jobid)
+        try:
+            job = submission.job()
+        except (PikaQueueFullError, PikaRateLimitedError) as error:
+            self._wait_for_room(context, hook, error, submission.memory.queued_since, releases)
+        except PikaError as error:
+            raise task_error(error)  # noqa: B904 - it is the same error, or has it for its cause
+        if job.is_final and job.status != "completed":
+            raise job_error(hook, job, retry_failed=self.retry_failed)
+        if self.wait_for_completion:
+            return self._wait(context, hook, job.jobid, job)
+        forget_on_success(context, self)
+        return job.jobid
+
+    def _tell_jobid(self, jobid: str) -> None:
+        if self.do_xcom_push:
+            self._ti.xcom_push("jobid", jobid)
+
+    def _wait_for_room(
+        self, context: Context, hook: PikaHook, error: PikaError, queued_since: float, releases: int
+    ) -> NoReturn:
+        """Leave the worker until there may be room: for the queue in the triggerer, or until a later leg."""
+        now = time.time()
+        deadline = queued_since + self.queue_timeout
+        wait = submit_wait(
+            error,
+            rejections=context.get("task_reschedule_count") or 0,
+            left=deadline - now,
+            spread=random.random(),
+        )
+        if wait is None:
+            raise self._queue_timeout(error) from error
+        if not self.deferrable:
+            self.log.info("%s Submitting again in %d s.", error, wait)
+            raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=wait)) from error
+        from airflow_provider_pika.triggers.pika import PikaQueueTrigger
+
+        # A rate limit says nothing of the jobs in the way, so it is waited out; a full queue as long as it asks.
+        pause = wait if isinstance(error, PikaRateLimitedError) else error.retry_after or 0.0
+        self.log.info("%s Waiting for room in the triggerer.", error)
+        self.defer(
+            trigger=PikaQueueTrigger(
+                pika_conn_id=self.pika_conn_id,
+                channel=self.queue_of(hook),
+                executing_jobs=getattr(error, "executing_jobs", []),
+                rejected_at=now,
+                not_before=now + pause,
+                queued_since=queued_since,
+                deadline=deadline,
+                releases=releases,
+            ),
+            method_name="submit_again",
+            kwargs={"queued_since": queued_since, "releases": releases + 1, "refusal": error.to_event()},
+            timeout=timedelta(seconds=max(MIN_POLL_INTERVAL, deadline - now)) + BACKSTOP,
+        )
+
+    def queue_of(self, hook: PikaHook) -> str:  # noqa: ARG002 - for those that choose a channel
+        """Return the channel in whose queue the submit waits, an empty text for any."""
+        return ""
+
+    def _queue_timeout(self, error: PikaError) -> AirflowSensorTimeout:
+        return AirflowSensorTimeout(
+            f"No job was submitted within the queue_timeout of {duration(self.queue_timeout)}. The last answer: {error}"
+            " Give a longer queue_timeout, or let fewer tasks submit at once through an Airflow pool."
+        )
+
+    def _wait(self, context: Context, hook: PikaHook, jobid: str, found: Job | None = None) -> str:
+        if self._raised_interval and found:
+            self.log.warning(self._raised_interval)
+        self._waited_for = jobid
+        wait = JobWait(
+            context,
+            hook=hook,
+            jobid=jobid,
+            interval=self.poll_interval,
+            timeout=self.timeout,
+            execution_timeout=self.execution_timeout,
+            log=self.log,
+            store=task_store(context),
+        )
+        outcome = wait.poll(found)
+        if outcome.job:
+            return self._push_results(context, hook, outcome.job)
+        if outcome.error:
+            raise task_error(outcome.error)
+        if outcome.timed_out:
+            message = wait.state.timeout_message()
+            raise timed_out(message, hook=hook, jobid=jobid, cancel=self.cancel_on_timeout, log=self.log)
+        if self.deferrable:
+            self.defer(**wait.deferral(self, returns="jobid"))
+        raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=max(MIN_RESCHEDULE, outcome.after)))
+
+    def _push_results(self, context: Context, hook: PikaHook, job: Job) -> str:
+        push = self._ti.xcom_push if self.do_xcom_push else None
+        self._video_url = job.video_url
+        finished = completed(job, hook=hook, push=push, log=self.log, retry_failed=self.retry_failed)
+        if push:
+            push("job", finished)
+        forget_on_success(context, self)
+        return job.jobid
+
+
+class PikaChannelSubmitOperator(PikaSubmitOperator):
+    """
+    A submit that chooses its Discord channel, as every command does but a button.
+
+    :param channel: Discord channel to submit through; default: the connection's (templated)
+    """
+
+    def __init__(self, *, channel: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.channel = channel
+
+    def on_channel(self, reply_ref: str) -> ChannelFields:
+        """Return the rendered fields that every command takes which chooses its account."""
+        return {**self.common(reply_ref), "channel": self.channel}
+
+    def queue_of(self, hook: PikaHook) -> str:
+        """Return the channel in whose queue the submit waits, an empty text for any."""
+        return self.channel or hook.settings.channel or ""

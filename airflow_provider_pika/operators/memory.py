@@ -1,0 +1,116 @@
+"""What a task instance remembers of its submit, read once and kept in step with its store."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_pika.api.recovery import SEARCH_POLLS, Record, names_task
+from airflow_provider_pika.exceptions import PikaUnavailableError
+from airflow_provider_pika.store import SUBMIT_KEY, task_state_store, task_store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.types import Logger
+
+
+class SubmitMemory:
+    """
+    The record of one task instance's submit.
+
+    :param inputs: digest of the rendered inputs
+    :param queued_since: when this try joined the queue, if it comes back from waiting there
+    """
+
+    def __init__(self, context: Context, *, inputs: str, queued_since: float | None, log: Logger) -> None:
+        self.log = log
+        self.inputs = inputs
+        self.ti: Any = context["ti"]
+        self._store = task_store(context)
+        # Below Airflow 3.3 a Variable is kept only while money hangs on it, not for a place in the queue.
+        self._keeps_place = task_state_store(context) is not None
+        kept = self._store.get(SUBMIT_KEY)
+        self.record = Record.from_json(kept) if kept else None
+        # Every clear raises max_tries, a retry or a reschedule never does. (One clear does not: of a running task whose
+        # executor then reports a failure. It looks like a retry, which errs on the side of not paying again.)
+        self.cleared = self.record is not None and self.record.max_tries != self.ti.max_tries
+        self.queued_since = self._queued_since(context) if queued_since is None else queued_since
+
+    def _queued_since(self, context: Context) -> float:
+        if self.record and not self.cleared:
+            return self.record.queued_since
+        first = None if self._keeps_place else self.ti.get_first_reschedule_date(context)
+        return first.timestamp() if first else time.time()
+
+    @property
+    def jobid_of_this_try(self) -> str | None:
+        """The job this very try submitted or adopted: it comes back from a reschedule, not from a crash."""
+        return self.record.jobid if self.record and self._is_of_this_try(self.record) else None
+
+    def sends(self) -> int:
+        """Return how many submits of unknown outcome this try has sent."""
+        return self.record.sends if self.record and self._is_of_this_try(self.record) else 0
+
+    def _is_of_this_try(self, record: Record) -> bool:
+        return not self.cleared and record.try_number == self.ti.try_number
+
+    def names_task(self, reply_ref: str) -> bool:
+        """Whether a user's own reference names this task instance alone."""
+        ti = self.ti
+        return names_task(
+            reply_ref,
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
+        )
+
+    def counted(self, record: Record, *, went_through: bool) -> Record:
+        """Return a record with one more poll of its search; each try searches anew unless the search was over."""
+        if record.searched_by != self.ti.try_number and record.polls < SEARCH_POLLS:
+            record = replace(record, polls=0, transient_errors=0)
+        return replace(
+            record,
+            searched_by=self.ti.try_number,
+            polls=record.polls + went_through,
+            transient_errors=0 if went_through else record.transient_errors + 1,
+        )
+
+    def keep(self, *, inputs: str | None = None, **what: Any) -> Record:
+        """Write the record anew, as of this try; return it once it is durable."""
+        record = Record(
+            max_tries=self.ti.max_tries,
+            try_number=self.ti.try_number,
+            queued_since=self.queued_since,
+            inputs=self.inputs if inputs is None else inputs,
+            **what,
+        )
+        self.save(record)
+        return record
+
+    def save(self, record: Record) -> None:
+        """Write a record as it stands."""
+        if record.is_open or self._keeps_place:
+            self._store.set(SUBMIT_KEY, record.to_json())
+        elif self.record and self.record.is_open:
+            self._store.delete(SUBMIT_KEY)
+        self.record = record
+
+    def must_be_unchanged(self) -> None:
+        """
+        Check that nobody else has written the record since.
+
+        Airflow 3.3 fences a stale try by itself: its writes fail. Below, two processes of one task can both write.
+
+        :raises PikaUnavailableError: when another attempt has
+        """
+        if self.record and self._store.get(SUBMIT_KEY) != self.record.to_json():
+            raise PikaUnavailableError("Nothing was submitted: another attempt has taken this task over.")
+
+    def take_intent_back(self) -> None:
+        """Forget an intent of which nothing has left."""
+        try:
+            self.keep()
+        except Exception as error:  # noqa: BLE001 - what the submit itself met is the news, and the intent errs on the safe side
+            self.log.warning("The intent could not be taken back; a later attempt will look for its job: %r", error)

@@ -1,0 +1,85 @@
+"""What a task remembers beyond retries, reschedules and kills: one small value a key.
+
+From Airflow 3.3 on that is the task state store. Below there is none, so an Airflow Variable stands in for it, named by
+a digest of the task instance and removed once the task has succeeded.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_provider_pika.api.recovery import digest
+from airflow_provider_pika.compat import delete_variable, get_variable, set_variable
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+
+SUBMIT_KEY = "pika_submit"
+WAIT_KEY = "pika_wait"
+_DESCRIPTION = (
+    "What a Pika task has paid for or was about to. Removed when the task succeeds; delete it only if its run is gone."
+)
+
+
+class TaskStore(Protocol):
+    """JSON values of one task instance, durable once ``set`` returns. What cannot be read or written raises."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value under a key."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Store a value under a key."""
+
+    def delete(self, key: str) -> None:
+        """Forget a key."""
+
+
+def task_state_store(context: Context) -> TaskStore | None:
+    """Return Airflow's own store; None below Airflow 3.3."""
+    store: TaskStore | None = context.get("task_state_store")
+    return store
+
+
+def task_store(context: Context) -> TaskStore:
+    """Return the store of a task instance whose money hangs on it, on every Airflow."""
+    return task_state_store(context) or TaskVariables(context["ti"])
+
+
+def forget_on_success(context: Context, task: BaseOperator) -> None:
+    """
+    Have the Variables of a task removed once Airflow knows that it has succeeded.
+
+    Not before: a process that died in between would leave a retry that remembers nothing and pays again. Airflow runs
+    success callbacks after it has recorded the success.
+    """
+    if task_state_store(context) is None:
+        variables = TaskVariables(context["ti"])
+        task.on_success_callback = [*(task.on_success_callback or ()), lambda _: variables.clear()]
+
+
+class TaskVariables:
+    """Airflow Variables as the store of one task instance."""
+
+    def __init__(self, ti: Any) -> None:
+        map_index = -1 if ti.map_index is None else ti.map_index
+        self._name = digest(ti.dag_id, ti.run_id, ti.task_id, map_index)[:40]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value under a key; a Variable that cannot be read raises, it is not an absent one."""
+        text = get_variable(f"{key}__{self._name}")
+        return default if text is None else json.loads(text)
+
+    def set(self, key: str, value: Any) -> None:
+        """Store a value under a key."""
+        set_variable(f"{key}__{self._name}", json.dumps(value), _DESCRIPTION)
+
+    def delete(self, key: str) -> None:
+        """Remove a key's Variable."""
+        delete_variable(f"{key}__{self._name}")
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        for key in (SUBMIT_KEY, WAIT_KEY):
+            if self.get(key) is not None:
+                self.delete(key)

@@ -1,0 +1,160 @@
+"""Submits whose process dies, is killed or stands still at the worst moment: at most one job for each task."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_pika.emulator.client import EmulatorClient
+from dev.harness.local_airflow import LocalAirflow
+from dev.harness.network import Network, freeze, thaw
+from dev.harness.processes import wait_until
+from dev.harness.runs import TaskProcesses
+from tests.support.stories import Story
+
+UNKNOWN = "PikaUnknownOutcomeError"
+
+
+@pytest.fixture
+def far(services: dict[str, EmulatorClient], network: Network) -> Iterator[EmulatorClient]:
+    """Return the emulator behind the network, which is whole again in the end."""
+    client = services["pika_network"]
+    client.reset()
+    client.configure(seconds=10)
+    yield client
+    network.come_back()
+
+
+def asked(service: EmulatorClient) -> int:
+    return int(service.counters()["submits"]["asked"])
+
+
+def has_pending(pid: int, sig: int) -> bool:
+    """Tell whether a signal waits for a process that stands still."""
+    with suppress(FileNotFoundError):
+        status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return bool((int(status["ShdPnd"], 16) | int(status["SigPnd"], 16)) >> (sig - 1) & 1)
+    return False
+
+
+def at_the_door(story: Story, network: Network) -> TaskProcesses:
+    """Return the processes of a story's submit once its intent is stored and its ``connect()`` hangs."""
+    story.has_intents()
+    processes = story.airflow.runs.task_processes(story.dag_id, story.run_id, "submit", 0)
+    wait_until(lambda: network.holds(processes.task), "the submit to connect", 10, interval=0.05)
+    return processes
+
+
+def test_a_node_killed_with_short_jobs_in_flight(mortal: LocalAirflow, emulator: EmulatorClient) -> None:
+    """
+    The jobs end before the answer and before the next attempt, so nothing of them is on any list.
+
+    Airflow resets orphaned tasks at once, with retries=0 too; an attempt that finds an intent never submits again.
+    """
+    emulator.configure(seconds=6)
+    emulator.fault("submit", "slow", seconds=60, times=6)
+    stories = [Story(mortal, emulator, dag_id, f"short {dag_id}", count=3) for dag_id in ("six", "six_once")]
+    for story in stories:
+        story.has_jobs(3)
+    mortal.kill_node()
+    time.sleep(10)
+    mortal.start_process("scheduler")
+    for story in stories:
+        story.ends("success", "failed", timeout=400)
+    assert asked(emulator) == len(emulator.jobs()) == 6
+    for story in stories:
+        for index, tried in enumerate(story.tries("submit")):
+            row = story.task("submit", "success", "failed", map_index=index)
+            # A first try that is not followed by another one was given up by Airflow itself.
+            assert row["state"] == "success" or tried == 1 or UNKNOWN in story.log("submit", index)
+
+
+def test_submits_taken_late_while_their_workers_are_killed(mortal: LocalAirflow, emulator: EmulatorClient) -> None:
+    """The retries come at once, before there is any job to be found; they go on looking, and adopt the six."""
+    emulator.configure(seconds=110)
+    emulator.fault("submit", "slow_take", seconds=45, times=6)
+    story = Story(mortal, emulator, "six", "taken late")
+    wait_until(lambda: asked(emulator) == 6, "six submits to arrive", 60)
+    time.sleep(1)  # for their bodies
+    for index in range(6):
+        os.kill(mortal.runs.task_processes(story.dag_id, story.run_id, "submit", index).task, signal.SIGKILL)
+    story.ends(timeout=400)
+    assert asked(emulator) == len(story.jobs()) == 6
+    assert {story.xcom("submit", map_index=index) for index in range(6)} == {job["jobid"] for job in story.jobs()}
+    assert set(story.tries("submit")) == {2}
+
+
+def test_sigterm_between_intent_and_first_byte(mortal: LocalAirflow, far: EmulatorClient, network: Network) -> None:
+    """Airflow lets a process go on for seconds after SIGTERM: it sends nothing, and the retry makes the one job."""
+    network.hold()
+    story = Story(mortal, far, "six_network", "terminated", count=1)
+    os.kill(at_the_door(story, network).task, signal.SIGTERM)
+    network.release()
+    story.ends(timeout=240)
+    assert story.tries("submit") == [2]
+    assert asked(far) == len(story.jobs()) == 1
+
+
+def test_marked_failed_between_intent_and_first_byte(
+    mortal: LocalAirflow, far: EmulatorClient, network: Network
+) -> None:
+    """The process stands still until Airflow's SIGTERM has come, so that it meets it before its first byte."""
+    network.hold()
+    before = network.accepted
+    story = Story(mortal, far, "six_network", "marked failed", count=1)
+    processes = at_the_door(story, network)
+    freeze([processes.task])
+    try:
+        network.release()
+        wait_until(lambda: network.accepted > before, "the connection of the frozen task", 60)
+        mortal.api.set_task_state(story.dag_id, story.run_id, "submit", "failed", 0)
+        wait_until(lambda: has_pending(processes.task, signal.SIGTERM), "Airflow's SIGTERM", 30, interval=0.05)
+    finally:
+        thaw([processes.task])
+    story.ends("failed")
+    time.sleep(6)  # what Airflow grants a process after SIGTERM, and more
+    assert asked(far) == 0
+
+
+def test_frozen_between_intent_and_first_byte(mortal: LocalAirflow, far: EmulatorClient, network: Network) -> None:
+    """
+    Supervisor and task stand still for longer than Airflow waits for a heartbeat, then go on.
+
+    One of them while its next try looks for a job, one when that is over: neither sends what another may have sent.
+    """
+    network.hold()
+    before = network.accepted
+    stories = [Story(mortal, far, "six_network", f"frozen {when}", count=1) for when in ("early", "late")]
+    frozen = []
+    try:
+        for story in stories:
+            processes = at_the_door(story, network)
+            frozen.append([processes.supervisor, processes.task])
+            freeze(frozen[-1])
+        network.release()
+        wait_until(lambda: network.accepted >= before + 2, "the connections of the frozen tasks", 60)
+        early, late = stories
+        wait_until(lambda: early.tries("submit") == [2], "the next try", 120)
+        early.task("submit", "running", "up_for_reschedule", map_index=0)
+        sent = asked(far)
+        thaw(frozen[0])
+        time.sleep(8)
+        assert asked(far) == sent, "the thawed process has sent its submit"
+        late.ends("success", "failed", timeout=300)
+        sent = asked(far)
+        thaw(frozen[1])
+        time.sleep(8)
+        assert asked(far) == sent, "the thawed process has sent its submit"
+    finally:
+        for pids in frozen:
+            thaw(pids)
+    for story in stories:
+        end = story.ends("success", "failed", timeout=240)
+        assert len(story.jobs()) <= 1
+        assert len(story.jobs()) == 1 if end == "success" else UNKNOWN in story.log("submit", 0)

@@ -1,0 +1,74 @@
+"""The soak draws the same weather from the same seed, and its judge sees a second payment and a lost job."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_pika.emulator.faults import Fault, read_markers
+from dev.soak.judge import UNKNOWN, Film, Verdict, film_of
+from dev.soak.weather import LATE, LISTED, READS, SECONDS, SPOILT, SUBMITS, film
+
+
+def _film(state="success", jobids=("job:1",), *, log="", kept="job:1", tries=2):
+    return Film(name="f", state=state, tries=tries, jobids=list(jobids), log=log, kept=kept)
+
+
+def _verdict(film):
+    verdict = Verdict()
+    verdict.add(film)
+    return verdict
+
+
+def test_each_job_is_listed_late_but_long_enough_to_be_found():
+    drawn = [film(1, number) for number in range(500)]
+    assert {one.seconds for one in drawn} <= set(range(SECONDS[0], SECONDS[1] + 1))
+    assert {one.late for one in drawn} == set(range(LATE[0], LATE[1] + 1))
+    assert all(one.seconds - one.late >= LISTED for one in drawn)
+
+
+def test_a_film_depends_on_seed_and_number_alone():
+    assert film(1, 7) == film(1, 7)
+    assert {film(1, number) for number in range(20)} != {film(2, number) for number in range(20)}
+
+
+def test_the_emulator_takes_what_the_weather_scripts():
+    traits, _ = read_markers(film(1, 1).markers)
+    assert (traits.pace.seconds, traits.late_listing) == (film(1, 1).seconds, film(1, 1).late)
+    wishes = [("submit", wish) for _, wish in SUBMITS] + [(call, wish) for call in SPOILT for _, wish in READS]
+    for call, wish in wishes:
+        assert Fault.from_json({"on": call, **wish}).kind == wish["kind"]
+
+
+def test_the_markers_are_no_part_of_the_films_name():
+    assert film_of({"prompt": f"wave_1 3 {film(1, 1).markers}"}) == "wave_1 3"
+
+
+def test_two_jobs_for_one_film_are_one_too_many_whatever_the_task_says():
+    log = f"--- attempt=2.log\n{UNKNOWN}"
+    for one in (
+        _film(jobids=("job:1", "job:2"), kept="job:1 job:2"),
+        _film("failed", ("job:1", "job:2"), log=log),
+    ):
+        assert _verdict(one).excess == ["f: job:1, job:2"]
+        assert _verdict(one).broken
+
+
+def test_a_job_nobody_can_find_is_lost():
+    assert _verdict(_film(kept="job:2")).lost == ["f: job:1"]
+    assert _verdict(_film()).lost == []
+
+
+@pytest.mark.parametrize(("jobids", "said"), [((), "no job"), (("job:1",), "job:1")])
+def test_a_task_that_says_it_cannot_know_has_lost_nothing(jobids, said):
+    verdict = _verdict(_film("failed", jobids, log=f"--- attempt=2.log\n{UNKNOWN}", kept=""))
+    assert verdict.unknown == [f"f: {said} was made"]
+    assert not verdict.broken
+    assert not verdict.strange
+
+
+def test_what_an_earlier_try_could_not_know_is_no_excuse():
+    log = f"--- attempt=1.log\n{UNKNOWN}\n--- attempt=2.log\nTask failed\n    ValueError: no\nThe end"
+    verdict = _verdict(_film("failed", log=log, kept=""))
+    assert verdict.lost
+    assert not verdict.unknown
+    assert verdict.strange == ["f ended failed, try 2: ValueError: no"]
