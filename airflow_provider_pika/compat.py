@@ -55,8 +55,8 @@ def get_variable(key: str) -> str | None:
     """
     Read a Variable that this provider has written; None if there is none.
 
-    Asked of the api-server itself: ``Variable.get`` tries every secrets backend first, and takes each failure, the
-    api-server's too, for "not found". Money hangs on that difference.
+    Asked of the api-server itself: ``Variable.get`` tries every secrets backend first, and takes each failure, that of
+    reaching the api-server too, for "not found". Money hangs on that difference.
 
     :raises AirflowRuntimeError: when it cannot be told whether there is one
     """

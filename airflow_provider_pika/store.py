@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_pika.api.recovery import digest
 from airflow_provider_pika.compat import delete_variable, get_variable, set_variable
 
 if TYPE_CHECKING:
@@ -62,12 +61,18 @@ class TaskVariables:
     """Airflow Variables as the store of one task instance."""
 
     def __init__(self, ti: Any) -> None:
+        # Imported here: an operator's module is imported at every DAG parse, and this serves only below Airflow 3.3.
+        from airflow_provider_pika.api.recovery import digest
+
         map_index = -1 if ti.map_index is None else ti.map_index
         self._name = digest(ti.dag_id, ti.run_id, ti.task_id, map_index)[:40]
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value under a key; a Variable that cannot be read raises, it is not an absent one."""
-        text = get_variable(f"{key}__{self._name}")
+        name = f"{key}__{self._name}"
+        # Asked twice: a query that fails in the api-server (a stale connection to a restarted database) is answered
+        # there as "not found", and money hangs on that.
+        text = get_variable(name) or get_variable(name)
         return default if text is None else json.loads(text)
 
     def set(self, key: str, value: Any) -> None:

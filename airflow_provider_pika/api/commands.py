@@ -100,7 +100,8 @@ class Command(Generic[P]):
         return tuple(spec.name for spec in self.fields if spec.name != "discord")
 
 
-@dataclass(frozen=True, kw_only=True)
+# Without what nobody compares or prints: each method that is generated here costs every DAG parse.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Common:
     """What every command takes."""
 
@@ -109,7 +110,7 @@ class Common:
     reply_ref: Annotated[str | None, Text(REPLY_LIMIT)] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class OnChannel(Common):
     """What every command takes that chooses its Discord account."""
 
@@ -117,7 +118,7 @@ class OnChannel(Common):
     channel: Annotated[str | None, Text(REPLY_LIMIT)] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class EncryptText(OnChannel):
     """A video that hides a text."""
 
@@ -127,7 +128,7 @@ class EncryptText(OnChannel):
     image: Annotated[str | None, File()] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Create(OnChannel):
     """A video of a prompt; the image is its first frame."""
 
@@ -135,7 +136,7 @@ class Create(OnChannel):
     image: Annotated[str | None, File()] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Animate(OnChannel):
     """An image that moves."""
 
@@ -143,7 +144,7 @@ class Animate(OnChannel):
     prompt: Annotated[str | None, Text(PROMPT_LIMIT)] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class EncryptImage(OnChannel):
     """A video that hides an image, which is its message."""
 
@@ -152,7 +153,7 @@ class EncryptImage(OnChannel):
     image: Annotated[str | None, File()] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Button(Common):
     """A button under a completed job; it runs on that job's channel."""
 

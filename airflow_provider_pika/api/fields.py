@@ -24,7 +24,7 @@ class Kind(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Text:
     """
     A text.
@@ -48,7 +48,7 @@ class Text:
         return text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Choice:
     """
     One of a few texts, taken in upper or lower case and sent as the API spells it.
@@ -71,7 +71,7 @@ class Choice:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class WholeNumber:
     """
     A whole number from 1 up.
@@ -96,7 +96,7 @@ class WholeNumber:
         return str(number)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class JobId:
     """The id of another job."""
 
@@ -105,7 +105,7 @@ class JobId:
         return checked_jobid(value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class File:
     """A file, told as a local path or a URL; opening it is the hook's business."""
 
@@ -120,7 +120,7 @@ class File:
         return text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Field:
     """
     One field of a command.

@@ -24,7 +24,6 @@ from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, Pika
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.kill import cancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink
-from airflow_provider_pika.operators.submission import Submission
 from airflow_provider_pika.store import forget_on_success, task_store
 from airflow_provider_pika.waiting import (
     BACKSTOP,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_pika.api.commands import Call, Command
     from airflow_provider_pika.api.job import Job
+    from airflow_provider_pika.operators.submission import Submission
 
 _ON_CLEAR = ("new", "keep")
 
@@ -147,6 +147,7 @@ class PikaSubmitOperator(BaseOperator):
         self._waited_for: str | None = None
         self._video_url: str | None = None
         self._submission: Submission | None = None
+        self._killed = False
 
     def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
         """Check the rendered inputs and return the call that submits them."""
@@ -177,7 +178,8 @@ class PikaSubmitOperator(BaseOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; where no triggerer was there in time, poll once more before giving up."""
         if is_trigger_timeout(next_method, next_kwargs):
-            return self._submit(context)
+            # Whichever wait it was, its deadline has passed: a queue that is still full must not be waited for anew.
+            return self._submit(context, queued_since=time.time() - self.queue_timeout)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
@@ -191,12 +193,17 @@ class PikaSubmitOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Submit nothing more; cancel the job if ``cancel_on_kill`` is set and the task is read back as failed."""
+        # Airflow calls this and lets the process go on, also before there is a submission to stop.
+        self._killed = True
         if self._submission:
             self._submission.kill()
         if self.cancel_on_kill and self._waited_for:
             cancel_if_failed(self._ti, self.pika_conn_id, self._waited_for, self.log)
 
     def _submit(self, context: Context, queued_since: float | None = None, releases: int = 0) -> str:
+        # Imported here: a DAG file is parsed often and submits never.
+        from airflow_provider_pika.operators.submission import Submission
+
         self._ti = context["ti"]
         hook = PikaHook(self.pika_conn_id, image_max_bytes=self.image_max_bytes)
         submission = self._submission = Submission(
@@ -211,6 +218,8 @@ class PikaSubmitOperator(BaseOperator):
             tell_jobid=self._tell_jobid,
             log=self.log,
         )
+        if self._killed:
+            submission.kill()
         jobid = submission.memory.jobid_of_this_try if self.wait_for_completion else None
         if jobid:
             self._tell_jobid(jobid)

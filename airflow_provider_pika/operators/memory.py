@@ -30,8 +30,8 @@ class SubmitMemory:
         self._store = task_store(context)
         # Below Airflow 3.3 a Variable is kept only while money hangs on it, not for a place in the queue.
         self._keeps_place = task_state_store(context) is not None
-        kept = self._store.get(SUBMIT_KEY)
-        self.record = Record.from_json(kept) if kept else None
+        self._stored: dict[str, Any] | None = self._store.get(SUBMIT_KEY)
+        self.record = Record.from_json(self._stored) if self._stored else None
         # Every clear raises max_tries, a retry or a reschedule never does. (One clear does not: of a running task whose
         # executor then reports a failure. It looks like a retry, which errs on the side of not paying again.)
         self.cleared = self.record is not None and self.record.max_tries != self.ti.max_tries
@@ -90,23 +90,23 @@ class SubmitMemory:
         return record
 
     def save(self, record: Record) -> None:
-        """Write a record as it stands."""
+        """
+        Write a record as it stands, unless another attempt has written since.
+
+        Airflow 3.3 fences a stale try by itself: its writes fail. Below, a process that was frozen and thawed could
+        write over the jobid that another attempt has paid for.
+
+        :raises PikaUnavailableError: when another attempt has taken the task over
+        """
+        if self._store.get(SUBMIT_KEY) != self._stored:
+            raise PikaUnavailableError("Nothing more is submitted: another attempt has taken this task over.")
         if record.is_open or self._keeps_place:
             self._store.set(SUBMIT_KEY, record.to_json())
-        elif self.record and self.record.is_open:
+            self._stored = record.to_json()
+        elif self._stored is not None:
             self._store.delete(SUBMIT_KEY)
+            self._stored = None
         self.record = record
-
-    def must_be_unchanged(self) -> None:
-        """
-        Check that nobody else has written the record since.
-
-        Airflow 3.3 fences a stale try by itself: its writes fail. Below, two processes of one task can both write.
-
-        :raises PikaUnavailableError: when another attempt has
-        """
-        if self.record and self._store.get(SUBMIT_KEY) != self.record.to_json():
-            raise PikaUnavailableError("Nothing was submitted: another attempt has taken this task over.")
 
     def take_intent_back(self) -> None:
         """Forget an intent of which nothing has left."""

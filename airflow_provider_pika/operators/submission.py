@@ -235,10 +235,8 @@ class Submission:
 
     def _send_once(self, call: Call, files: Mapping[str, ImagePart], reply_ref: str, sends: int) -> Job:
         trusted = reply_ref != self._inputs.get("reply_ref") or self.memory.names_task(reply_ref)
-        for intents in range(_INTENTS_LIMIT):
+        for _ in range(_INTENTS_LIMIT):
             self._must_live()
-            if intents:
-                self.memory.must_be_unchanged()
             self.memory.keep(reply_ref=reply_ref, trusted=trusted, asked_at=time.time(), sends=sends)
             self._intended, self._left = Moment.now(), None
             try:

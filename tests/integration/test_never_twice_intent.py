@@ -193,6 +193,42 @@ def test_a_process_thawed_after_another_attempt_has_begun_sends_nothing(
 
     assert "another attempt" in str(ending.error)
     assert asked(pika_emulator) == 0
+    assert record(task)["reply_ref"] == "airflow-another", "what the other attempt remembers is its own"
+
+
+@STORES
+def test_a_process_frozen_before_its_intent_and_thawed_after_another_has_submitted_sends_nothing(
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """Below Airflow 3.3 nothing but the record itself tells it so."""
+    first, second = life(submit(), stored=stored), life(submit(), stored=stored, try_number=2)
+    second.store = first.store
+    prepare = PikaHook.prepare
+    made: list[str] = []
+
+    def frozen(self: PikaHook, *args: Any, **fields: Any) -> Any:
+        if not made:
+            made.append("")
+            made[0] = second.run().value
+        return prepare(self, *args, **fields)
+
+    monkeypatch.setattr(PikaHook, "prepare", frozen)
+
+    assert "another attempt" in str(first.run().error)
+    assert jobids(pika_emulator) == made
+    assert record(first)["jobid"] == made[0]
+
+
+def test_a_task_killed_before_it_has_read_its_record_sends_nothing(
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow calls on_kill and lets the process go on, whatever it was at."""
+    airflow_says(monkeypatch, "failed")
+    operator = submit()()
+    operator.on_kill()
+
+    assert "being killed" in str(life(lambda: operator).run().error)
+    assert asked(pika_emulator) == 0
 
 
 def test_a_fenced_process_cannot_write_its_intent_anew_and_sends_nothing(

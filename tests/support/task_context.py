@@ -97,6 +97,7 @@ class Clock:
         import pendulum
 
         import airflow_provider_pika.operators.pika
+        import airflow_provider_pika.operators.submission
         import airflow_provider_pika.sensors.pika
         import airflow_provider_pika.triggers.pika  # noqa: F401
 
