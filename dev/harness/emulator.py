@@ -20,7 +20,7 @@ def local_emulator(logs: Path, *flags: str, token: str | None = None) -> Iterato
     """
     Run an emulator on a free port while the block lasts.
 
-    Unlike the emulator's own helper this one leaves nothing behind when its owner is killed.
+    It leaves nothing behind, also when its owner is killed.
 
     :param logs: folder for its log
     :param flags: as on the emulator's command line, but for ``--port`` and ``--token``
