@@ -63,6 +63,7 @@ class Record:
     :param asked_at: epoch seconds at which that submit was sent, by that worker's clock
     :param jobid: the job the API answered with
     :param lost: the error by which that submit's answer was lost, as an event; None if the process died
+    :param ruled_out: an earlier job that may carry the same reference and is not the one
     :param sends: how many submits the try has sent whose outcome is not known
     :param polls: how many polls of the search for its job have gone through
     :param transient_errors: how many have failed in a row
@@ -78,6 +79,7 @@ class Record:
     asked_at: float = 0.0
     jobid: str | None = None
     lost: dict[str, Any] | None = None
+    ruled_out: str | None = None
     sends: int = 0
     polls: int = 0
     transient_errors: int = 0
@@ -112,25 +114,29 @@ class LostAnswer:
     """
 
     may_submit: bool
-    last_through: float | None = None
+    last_asked: float | None = None
 
-    def after_poll(self, *, went_through: bool, age: float) -> Next:
+    def after_poll(self, *, went_through: bool, asked: float, answered: float) -> Next:
         """
         Decide what to do after a poll that has not found the job.
 
+        Ages are seconds since the request's last byte, as this process's clocks tell. A list is as old as its request:
+        reading the jobs on it takes time too, in which it proves nothing.
+
         :param went_through: whether the list and each unknown job on it could be read
-        :param age: seconds since the request's last byte, as this process's clocks tell
+        :param asked: age when the list was asked for
+        :param answered: age when it had come, or when asking failed
         """
-        allowed = NO_JOB_ENDS_WITHIN if self.last_through is None else self.last_through + POLL_GAP_LIMIT
-        if age > allowed:
+        allowed = NO_JOB_ENDS_WITHIN if self.last_asked is None else self.last_asked + POLL_GAP_LIMIT
+        if answered > allowed:
             self.may_submit = False
         if not self.may_submit:
             return Next.RESCHEDULE
         if went_through:
-            self.last_through = age
-            if age >= LISTED_WITHIN:
+            self.last_asked = asked
+            if asked >= LISTED_WITHIN:
                 return Next.SUBMIT
-        return Next.POLL if age < IN_PLACE_LIMIT else Next.RESCHEDULE
+        return Next.POLL if answered < IN_PLACE_LIMIT else Next.RESCHEDULE
 
 
 def after_reading(job: Job, *, cleared: bool, same_inputs: bool, retry_failed: bool, keep_completed: bool) -> Next:

@@ -14,6 +14,8 @@ from urllib3.connection import HTTPConnection
 
 T = TypeVar("T")
 
+GRACE = 0.5
+
 
 class TooSlowError(Exception):
     """The exchange was not over in its time."""
@@ -56,7 +58,8 @@ class Exchange(threading.Thread, Generic[T]):
         try:
             # A signal's handler may raise in here already, with the thread under way.
             self.start()
-            over = self._over.wait(seconds)
+            # A moment more, for an answer that came while this process was stopped and the time ran out.
+            over = self._over.wait(seconds) or self._over.wait(GRACE)
         finally:
             if not over:
                 self._give_up()

@@ -209,7 +209,7 @@ class PikaSubmitOperator(BaseOperator):
         submission = self._submission = Submission(
             context,
             hook=hook,
-            inputs={name: getattr(self, name) for name in self.command.arguments},
+            inputs={"command": self.command.name, **{name: getattr(self, name) for name in self.command.arguments}},
             prepare=lambda reply_ref: self.prepare(hook, reply_ref),
             resubmit_unknown=self.resubmit_unknown,
             retry_failed=self.retry_failed,
@@ -234,8 +234,13 @@ class PikaSubmitOperator(BaseOperator):
             raise job_error(hook, job, retry_failed=self.retry_failed)
         if self.wait_for_completion:
             return self._wait(context, hook, job.jobid, job)
-        forget_on_success(context, self)
+        self._forget(context)
         return job.jobid
+
+    def _forget(self, context: Context) -> None:
+        # With "keep" a clear must still find the job of a task that has succeeded.
+        if self.on_clear != "keep":
+            forget_on_success(context, self)
 
     def _tell_jobid(self, jobid: str) -> None:
         if self.do_xcom_push:
@@ -321,7 +326,7 @@ class PikaSubmitOperator(BaseOperator):
         finished = completed(job, hook=hook, push=push, log=self.log, retry_failed=self.retry_failed)
         if push:
             push("job", finished)
-        forget_on_success(context, self)
+        self._forget(context)
         return job.jobid
 
 

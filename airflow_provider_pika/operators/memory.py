@@ -98,7 +98,10 @@ class SubmitMemory:
 
         :raises PikaUnavailableError: when another attempt has taken the task over
         """
-        if self._store.get(SUBMIT_KEY) != self._stored:
+        found = self._store.get(SUBMIT_KEY)
+        # Another attempt that only counts polls for the job whose jobid comes now is glad of it.
+        own = record.jobid and self.record and found and not found["jobid"] and self.record.reply_ref
+        if found != self._stored and not (own and found["reply_ref"] == own):
             raise PikaUnavailableError("Nothing more is submitted: another attempt has taken this task over.")
         if record.is_open or self._keeps_place:
             self._store.set(SUBMIT_KEY, record.to_json())

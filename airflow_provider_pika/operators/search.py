@@ -50,10 +50,14 @@ class Moment:
         """Return this moment."""
         return cls(time.time(), time.monotonic())
 
+    def until(self, later: Moment) -> float:
+        """Return the seconds between: a stopped process shows on both clocks, a frozen machine perhaps on one."""
+        return max(later.wall - self.wall, later.monotonic - self.monotonic)
+
     @property
     def age(self) -> float:
-        """Seconds since: a stopped process shows on both clocks, a frozen machine perhaps on the wall's alone."""
-        return max(time.time() - self.wall, time.monotonic() - self.monotonic)
+        """Seconds since."""
+        return self.until(Moment.now())
 
 
 class JobSearch:
@@ -69,6 +73,7 @@ class JobSearch:
         self._memory = memory
         self._log = log
         self._ruled_out: set[str] = set()
+        self._answered = Moment.now()
 
     def rule_out(self, jobid: str) -> None:
         """Never take this job for the one that is looked for, although it may carry the same reference."""
@@ -86,6 +91,7 @@ class JobSearch:
         while True:
             transient: PikaError | None = None
             job = None
+            asked = self._answered = Moment.now()
             try:
                 job = self.find(reply_ref)
             except TRANSIENT as error:
@@ -93,7 +99,9 @@ class JobSearch:
                 transient = error
             if job:
                 return job
-            step = search.after_poll(went_through=transient is None, age=left.age)
+            step = search.after_poll(
+                went_through=transient is None, asked=left.until(asked), answered=left.until(self._answered)
+            )
             if step is Next.SUBMIT:
                 self._log.warning("No running job carries the reference, %d s after the submit.", left.age)
                 return None
@@ -111,7 +119,9 @@ class JobSearch:
         :raises PikaError: when a poll failed, so that not having found it means nothing
         """
         transient: PikaError | None = None
-        for jobid in self._hook.list_jobs():
+        listed = self._hook.list_jobs()
+        self._answered = Moment.now()
+        for jobid in listed:
             if jobid in self._ruled_out:
                 continue
             try:
@@ -142,12 +152,13 @@ class JobSearch:
         gave_up = transient is not None and record.transient_errors >= TRANSIENT_LIMIT
         self._memory.save(record)
         if transient is not None and gave_up:
+            known = f"job {record.jobid} cannot be read" if record.jobid else "whether it has a job is not known"
             raise PikaUnavailableError(
-                f"Nothing was submitted: whether an earlier submit has a job is not known. {transient}",
+                f"Nothing was submitted: there was an earlier submit, and {known}. {transient}",
                 status=transient.status,
                 error=transient.error,
                 details=transient.details,
-                jobid=transient.jobid,
+                jobid=transient.jobid or record.jobid,
                 retry_after=transient.retry_after,
             ) from transient
         pause = SEARCH_PAUSE

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pika.api.errors import MAY_EXIST
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.api.polling import when
+from airflow_provider_pika.api.polling import NOT_FOUND_LIMIT, when
 from airflow_provider_pika.api.recovery import (
     FORGOTTEN_AFTER,
     INTENT_FRESH,
@@ -93,6 +93,7 @@ class Submission:
         self._keep_completed = keep_completed
         self._tell_jobid = tell_jobid
         self._search = JobSearch(hook, self.memory, log)
+        self._ruled_out: str | None = None
         self._intended: Moment | None = None
         self._left: Moment | None = None
 
@@ -124,10 +125,14 @@ class Submission:
         try:
             job = self.hook.get_job(jobid)
         except PikaNotFoundError:
+            fresh = time.time() - record.asked_at < FORGOTTEN_AFTER
+            if cleared and fresh and record.inputs == self.memory.inputs and record.polls < NOT_FOUND_LIMIT - 1:
+                # It may be unknown for a moment only, and running: a clear keeps a job that runs.
+                self._search.leave(record, None)
             if cleared:
                 self.log.info("The API no longer knows job %s of before the clear: a new one is made.", jobid)
                 return None
-            if time.time() - record.asked_at >= FORGOTTEN_AFTER:
+            if not fresh:
                 raise
             # The service may not show it yet; whoever waits for it knows how to tolerate that.
             job = Job(jobid, "started", {"jobid": jobid})
@@ -145,6 +150,7 @@ class Submission:
             raise self.hook.job_failed(job)
         if step is Next.SUBMIT:
             # It may still run, under the same reference if that is the user's own: it is not the one to be made now.
+            self._ruled_out = jobid
             self._search.rule_out(jobid)
             return None
         return self._take(job, record)
@@ -157,6 +163,8 @@ class Submission:
             self.log.info("The inputs have changed since, and a person has cleared the task: a new job is made.")
             return None
         counted = record
+        if record.ruled_out:
+            self._search.rule_out(record.ruled_out)
         if record.trusted:
             try:
                 job = self._search.find(reply_ref)
@@ -191,7 +199,7 @@ class Submission:
             if record.trusted
             else "Its reply_ref is one that other tasks may share, so its job cannot be looked for."
         )
-        lost = PikaError.from_event(record.lost) if record.lost else PikaError("The process that sent it died.")
+        lost = PikaError.from_event(record.lost) if record.lost else PikaError("Its answer was never recorded.")
         return PikaUnknownOutcomeError(
             f"A submit was sent at {when(record.asked_at)} and its answer is not known. {searched} {MAY_EXIST} {lost}",
             status=lost.status,
@@ -237,8 +245,11 @@ class Submission:
         trusted = reply_ref != self._inputs.get("reply_ref") or self.memory.names_task(reply_ref)
         for _ in range(_INTENTS_LIMIT):
             self._must_live()
-            self.memory.keep(reply_ref=reply_ref, trusted=trusted, asked_at=time.time(), sends=sends)
+            # From before the writing: a machine frozen in the middle of it thaws with an intent that is long known.
             self._intended, self._left = Moment.now(), None
+            self.memory.keep(
+                reply_ref=reply_ref, trusted=trusted, asked_at=time.time(), sends=sends, ruled_out=self._ruled_out
+            )
             try:
                 return self.hook.send(call, files, before_body=self._may_leave, after_body=self._has_left)
             except _StaleIntentError as error:
@@ -283,6 +294,9 @@ class Submission:
         # The log comes first, because nothing can fail before it; then the store, then XCom.
         self.log.info("The job is %s (%s).", job.jobid, job.status)
         asked_at, inputs = (record.asked_at, record.inputs) if record else (time.time(), self.memory.inputs)
-        self.memory.keep(jobid=job.jobid, asked_at=asked_at, inputs=inputs)
+        try:
+            self.memory.keep(jobid=job.jobid, asked_at=asked_at, inputs=inputs)
+        except Exception as error:
+            raise PikaUnavailableError(f"Job {job.jobid} could not be recorded: {error}", jobid=job.jobid) from error
         self._tell_jobid(job.jobid)
         return job

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from airflow_provider_pika.api.polling import TRANSIENT_LIMIT
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaUnknownOutcomeError
+from airflow_provider_pika.operators.pika import AnimateOperator, CreateOperator, EncryptTextOperator
 from tests.support.submits import STORES, Lives, asked, crash_before_answer, jobids, submit
 from tests.support.task_context import Clock
 
@@ -224,3 +227,53 @@ def test_a_number_that_all_instances_share_is_no_map_index(pika_emulator: Emulat
     ending = life(submit(reply_ref=shared), map_index=3).run()
 
     assert ending.value != first, "it took over another instance's job"
+
+
+def test_a_clear_asks_again_for_a_job_the_api_does_not_show_for_a_moment(
+    pika_emulator: EmulatorClient, life: Lives
+) -> None:
+    task = life(submit())
+    jobid = task.run().value
+    pika_emulator.fault("job", "not_found", times=2)
+
+    assert task.clear().value == jobid
+    assert asked(pika_emulator) == 1
+
+
+def test_a_later_leg_does_not_bring_back_the_job_of_before_the_clear(
+    pika_emulator: EmulatorClient, life: Lives
+) -> None:
+    """Both jobs carry the user's own reference, and the new one's answer is lost for longer than a leg."""
+    task = life(submit(reply_ref=named()))
+    first = task.run().value
+    pika_emulator.fault("submit", "drop_after")
+    pika_emulator.fault("submit", "late_listing", seconds=40)
+    pika_emulator.fault("list", "server_error", status=503, times=4)
+
+    ending = task.clear(submit(reply_ref=named(), prompt="other"))
+
+    assert ending.legs > 1
+    assert jobids(pika_emulator) == [first, ending.value]
+
+
+def test_a_clear_after_the_command_has_changed_makes_a_new_job(pika_emulator: EmulatorClient, life: Lives) -> None:
+    """``create`` and ``animate`` take the same fields, and make different films of them."""
+    image = str(Path(__file__).parents[2] / "example_dags" / "pika_campaign_image.png")
+    task = life(lambda: CreateOperator(task_id="submit", prompt="waves", image=image))
+    first = task.run().value
+
+    assert task.clear(lambda: AnimateOperator(task_id="submit", prompt="waves", image=image)).value != first
+
+
+def test_below_3_3_a_clear_with_keep_finds_the_job_of_a_task_that_has_succeeded(
+    pika_emulator: EmulatorClient, life: Lives
+) -> None:
+    operators: list[EncryptTextOperator] = []
+    task = life(lambda: operators.append(submit(on_clear="keep")()) or operators[-1], stored=False)
+    jobid = task.run().value
+    for callback in operators[-1].on_success_callback:
+        callback(task.context())
+    pika_emulator.advance(jobid=jobid, status="completed")
+
+    assert task.clear().value == jobid
+    assert asked(pika_emulator) == 1

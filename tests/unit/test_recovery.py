@@ -18,7 +18,7 @@ from airflow_provider_pika.api.recovery import (
     names_task,
 )
 
-RECORD = Record(2, 1, 1000.5, "digest", "airflow-1", True, 1001.25, "job:1", {"message": "lost"}, 1, 2, 3, 1)
+RECORD = Record(2, 1, 1000.5, "digest", "airflow-1", True, 1001.25, "job:1", {"message": "lost"}, "job:0", 1, 2, 3, 1)
 RUNNING = ["created", "started", "progress", "upscaling", ""]
 ENDED = ["completed", "failed", "moderated", "cancelled"]
 
@@ -69,7 +69,7 @@ def test_a_clear_that_keeps_hands_on_only_what_has_completed_on_the_same_inputs(
 
 def steps(polls: list[tuple[float, bool]], may_submit: bool = True) -> list[Next]:
     search = LostAnswer(may_submit)
-    return [search.after_poll(went_through=through, age=age) for age, through in polls]
+    return [search.after_poll(went_through=through, asked=age, answered=age) for age, through in polls]
 
 
 EVERY_TEN = [(0.5 + 10 * n, True) for n in range(7)]
@@ -103,6 +103,16 @@ def test_a_job_could_come_and_go_between_polls_further_apart(gap: float, step: N
 
 def test_polls_that_fail_for_too_long_release_the_worker() -> None:
     assert steps([*EVERY_TEN[:6], (61, False), (71, False)])[-2:] == [Next.POLL, Next.RESCHEDULE]
+
+
+def test_a_list_proves_nothing_of_the_time_in_which_its_jobs_were_read() -> None:
+    """Asked at 57 s and done at 61 s, it says nothing of a job that is listed at 58 s."""
+    search = LostAnswer(may_submit=True)
+    for n in range(5):
+        assert search.after_poll(went_through=True, asked=10 * n, answered=10 * n) is Next.POLL
+    assert search.after_poll(went_through=True, asked=50, answered=55) is Next.POLL
+    assert search.after_poll(went_through=True, asked=57, answered=61) is Next.POLL
+    assert search.after_poll(went_through=True, asked=71, answered=71.5) is Next.SUBMIT
 
 
 def test_what_may_not_be_sent_again_is_searched_for_from_later_legs() -> None:
