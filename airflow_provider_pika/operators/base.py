@@ -24,7 +24,7 @@ from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, Pika
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.kill import cancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink
-from airflow_provider_pika.store import forget_on_success, task_store
+from airflow_provider_pika.store import SUBMIT_KEY, forget_on_success, task_store
 from airflow_provider_pika.waiting import (
     BACKSTOP,
     JobWait,
@@ -178,8 +178,11 @@ class PikaSubmitOperator(BaseOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; where no triggerer was there in time, poll once more before giving up."""
         if is_trigger_timeout(next_method, next_kwargs):
-            # Whichever wait it was, its deadline has passed: a queue that is still full must not be waited for anew.
-            return self._submit(context, queued_since=time.time() - self.queue_timeout)
+            kept = task_store(context).get(SUBMIT_KEY) or {}
+            if kept.get("jobid"):
+                return self._submit(context)
+            # It waited in the queue, past its deadline: what is not paid for by now is not wanted any more.
+            raise self._queue_timeout(PikaError("No triggerer was there to wait in the queue."))
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaJobFailedError, PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
-from tests.support.task_context import Clock, Life
+from tests.support.submits import submit
+from tests.support.task_context import Clock, Life, TaskDeferred
 
 pytestmark = pytest.mark.usefixtures("polite")
 
@@ -351,3 +352,33 @@ def test_a_deferrable_second_try_whose_search_was_turned_away_searches_again(
 
     assert task.retry().value == jobid
     assert asked(pika_emulator) == 1
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_wait_whose_triggerer_was_away_polls_once_more(
+    pika_emulator: EmulatorClient, life: Callable[..., Life], stored: bool
+) -> None:
+    """Airflow resumes such a task only to fail it, long after its job has completed."""
+    pika_emulator.configure(seconds=100)
+    task = life(submit(wait_for_completion=True, deferrable=True), stored=stored)
+    with pytest.raises(TaskDeferred):
+        task.leg()
+    task.clock.leap(2 * 3600)
+
+    assert task.leg(("__fail__", {"error": "Trigger timeout"})) == only_job(pika_emulator)
+    assert task.ti.xcoms["video_url"]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_queue_whose_triggerer_was_away_past_its_deadline_submits_nothing(
+    pika_emulator: EmulatorClient, life: Callable[..., Life], stored: bool
+) -> None:
+    pika_emulator.fault("submit", "queue_full")
+    task = life(submit(wait_for_completion=True, deferrable=True), stored=stored)
+    with pytest.raises(TaskDeferred):
+        task.leg()
+    task.clock.leap(25 * 3600)
+
+    with pytest.raises(AirflowSensorTimeout, match="queue_timeout"):
+        task.leg(("__fail__", {"error": "Trigger timeout"}))
+    assert pika_emulator.jobs() == []
