@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Generic, ParamSpec
+from typing import Annotated, Generic, ParamSpec
 from urllib.parse import quote
 
 from airflow_provider_pika.api.fields import (
@@ -191,12 +191,6 @@ def prepare(command: Command[P], /, *args: P.args, **fields: P.kwargs) -> Call:
             " extra 'channel'), or neither. Nothing was sent."
         )
     return Call(f"submit {command.name}", "POST", command.path, texts, files=files, is_submit=True)
-
-
-def encrypt_text(**fields: Any) -> Call:
-    """Check the text fields of an ``encrypt_text`` submit and build its call, as :func:`prepare` does."""
-    command: Command[...] = ENCRYPT_TEXT
-    return prepare(command, **fields)
 
 
 def get_job(jobid: str | None) -> Call:

@@ -51,16 +51,6 @@ class AirflowApi:
         """Return a run."""
         return self.request("GET", _run(dag_id, run_id))
 
-    def clear_run(self, dag_id: str, run_id: str, *, only_failed: bool = False) -> Any:
-        """Clear a whole run, as a person does in the grid."""
-        return self.request(
-            "POST", f"{_run(dag_id, run_id)}/clear", json={"dry_run": False, "only_failed": only_failed}
-        )
-
-    def set_run_state(self, dag_id: str, run_id: str, state: str) -> Any:
-        """Mark a run as success or failed."""
-        return self.request("PATCH", _run(dag_id, run_id), json={"state": state})
-
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the task instances of a run (the first hundred)."""
         return self.request("GET", f"{_run(dag_id, run_id)}/taskInstances")["task_instances"]

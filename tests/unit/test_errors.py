@@ -27,7 +27,7 @@ from airflow_provider_pika.exceptions import (
 )
 
 ROOT = "http://127.0.0.1:8300"
-SUBMIT = commands.encrypt_text(message="HI", prompt="waves")
+SUBMIT = commands.prepare(commands.ENCRYPT_TEXT, message="HI", prompt="waves")
 READ = commands.get_job("job:1")
 CANCEL = commands.cancel_job("job:1")
 LIST = commands.list_jobs()

@@ -167,10 +167,10 @@ def test_a_submit_waits_at_least_60_s(timeout: float, submit: float) -> None:
 @pytest.mark.parametrize("given", [0, "0", 11, "three"])
 def test_a_max_jobs_out_of_range_is_not_silently_left_out(given: object) -> None:
     """Refused when it is read or when it is sent, but never dropped: the channel would run ten jobs instead."""
-    from airflow_provider_pika.api.commands import encrypt_text
+    from airflow_provider_pika.api.commands import ENCRYPT_TEXT, prepare
 
     with pytest.raises(PikaRequestError, match="max_jobs"):
-        encrypt_text(message="HI", prompt="waves", max_jobs=read(extra={"max_jobs": given}).max_jobs)
+        prepare(ENCRYPT_TEXT, message="HI", prompt="waves", max_jobs=read(extra={"max_jobs": given}).max_jobs)
 
 
 def test_the_repr_holds_no_secret() -> None:
