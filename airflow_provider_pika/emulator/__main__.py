@@ -7,6 +7,7 @@ import contextlib
 import shlex
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_pika.api.commands import MAX_JOBS_LIMIT
@@ -15,10 +16,12 @@ from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.emulator.settings import (
     DEFAULT_CHANNEL,
     DEFAULT_LINK_SECONDS,
+    DEFAULT_RENDERER_LIMIT,
     DEFAULT_SECONDS,
     DEFAULT_TOKEN,
     Pace,
     Settings,
+    number,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 Markers in a prompt make things go wrong: [emulator:failed], [emulator:queue_full], [emulator:drop_after],
-[emulator:stuck], [emulator:seconds=40] and more; python -m pydoc airflow_provider_pika.emulator.faults lists them."""
+[emulator:stuck], [emulator:seconds=40] and more; python -m pydoc airflow_provider_pika.emulator.markers lists them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(lacking, file=sys.stderr)
         return 1
     # Not before the check above: this is what needs the extra's packages.
-    from airflow_provider_pika.emulator.control import counters_json
+    from airflow_provider_pika.emulator.counters import counters_json
     from airflow_provider_pika.emulator.server import Server
 
     say = None if options.quiet else lambda line: print(line, flush=True)
@@ -112,6 +115,20 @@ def _settings(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]
         default=DEFAULT_LINK_SECONDS,
         help="how long the link of a film lasts (default: %(default)g)",
     )
+    add(
+        "--renderer",
+        type=shlex.split,
+        default=[],
+        metavar="CMD",
+        help="a program that makes each job's film; python -m pydoc airflow_provider_pika.emulator.renderer tells how",
+    )
+    add(
+        "--renderer-limit",
+        type=float,
+        default=DEFAULT_RENDERER_LIMIT,
+        metavar="SECONDS",
+        help="how long it may take for one film (default: %(default)g)",
+    )
     add("--quiet", action="store_true", help="no line per request")
     options = parser.parse_args(argv)
     try:
@@ -123,6 +140,8 @@ def _settings(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]
                 **({"seconds": options.seconds} if options.reads is None else {"reads": options.reads}),
             }
         )
+        limit = number("--renderer-limit", options.renderer_limit)
+        settings = replace(settings, renderer=tuple(options.renderer), renderer_limit=limit)
     except ValueError as wrong:
         parser.error(str(wrong))
     return settings, options
@@ -135,7 +154,10 @@ def _channel(text: str, limit: int) -> tuple[str, int]:
 
 def _welcome(url: str, settings: Settings) -> str:
     client = EmulatorClient(url, settings.token)
-    ending = f"with the {settings.pace.reads}. read" if settings.pace.reads else _after(settings.pace)
+    if settings.renderer:
+        ending = f"with their renderer, {settings.renderer[0]}"
+    else:
+        ending = f"with the {settings.pace.reads}. read" if settings.pace.reads else _after(settings.pace)
     accounts = ", ".join(f"{channel} (runs {limit} at once)" for channel, limit in settings.channels.items())
     return "\n".join(
         [

@@ -10,8 +10,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_pika.api.commands import ACCOUNT_PATH
+from airflow_provider_pika.emulator.refusals import Refusal
 from airflow_provider_pika.emulator.settings import whole_number
-from airflow_provider_pika.emulator.state import Refusal, State, mask
+from airflow_provider_pika.emulator.state import State, mask
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -17,15 +17,18 @@ from starlette.responses import (
 )
 
 from airflow_provider_pika.emulator.film import film_size
-from airflow_provider_pika.emulator.jobs import Job
+from airflow_provider_pika.emulator.jobs import MODERATED, Job
+from airflow_provider_pika.emulator.refusals import Refusal, queue_full
 from airflow_provider_pika.emulator.scenes import HEIGHT, WIDTH, scene_of
-from airflow_provider_pika.emulator.state import Refusal, State, queue_full
+from airflow_provider_pika.emulator.state import State
 
 if TYPE_CHECKING:
     from airflow_provider_pika.emulator.faults import Fault
     from airflow_provider_pika.emulator.links import Links
 
 EXPIRED_TEXT = "This content is no longer available."
+_STRANGER = "job:20240101000000000-user:1000-channel:1-bot:pika"
+_USER = "<@1100000000000000000>"
 _MESSAGE_IDS = 1_100_000_000_000_000_000
 _ATTACHMENT_IDS = 1_200_000_000_000_000_000
 _HTML_PAGE = "<!DOCTYPE html><html><head><title>Just a moment</title></head><body><h1>Just a moment…</h1></body></html>"
@@ -43,7 +46,12 @@ def refused(refusal: Refusal) -> Response:
 
 def moderated(job: Job) -> Response:
     """Return the 422 that says a submit was refused; its job exists and has ended."""
-    return error(422, "Moderated", errorDetails=job.reason, jobid=job.jobid, status="moderated")
+    said, details = job.traits.reason, job.traits.details
+    if not details:
+        # What a script has the bot say comes after what the API says of every such refusal.
+        said, details = None, said
+    more = {"errorDetails": details} if details else {}
+    return error(422, said or MODERATED, **more, jobid=job.jobid, status="moderated")
 
 
 def no_route(method: str, path: str) -> Response:
@@ -80,9 +88,10 @@ def job_body(job: Job, state: State, links: Links, base_url: str) -> dict[str, A
         "replyUrl": asked.reply_url,
         "replyRef": asked.reply_ref,
         "messageId": str(_MESSAGE_IDS + job.number),
-        "content": job.content or _content(job, state.now()),
+        "content": content(job, state.now()),
         "timestamp": datetime.fromtimestamp(job.updated, timezone.utc).isoformat(timespec="microseconds"),
         "error": job.reason,
+        "errorDetails": job.traits.details,
         "code": 200,
     }
     if job.status == "completed":
@@ -97,14 +106,17 @@ def for_fault(fault: Fault, state: State, base_url: str, method: str, path: str)
     params = fault.params
     if fault.kind == "queue_full":
         executing = [job.jobid for job in state.running()]
-        return _later(refused(queue_full(executing or ["job:20240101000000000-user:1000-channel:1-bot:pika"])), params)
+        return _later(refused(queue_full(executing or [_STRANGER], max(len(executing), 1))), params)
     if fault.kind == "discord_429":
         limits = {
+            "global": False,
             "message": "You are being rate limited.",
             "retry_after": params.get("retry_after", 3.5),
         }
-        details = "rate limited, slow down" if params.get("unreadable") else json.dumps(limits | {"global": False})
-        return error(429, "Discord refused the request", errorDetails=details)
+        # As JavaScript writes it.
+        told = json.dumps(limits, separators=(",", ":"))
+        details = "rate limited, slow down" if params.get("unreadable") else told
+        return error(429, "Discord /interactions failed with HTTP status 429", errorDetails=details)
     if fault.kind == "rate_limit":
         return _later(error(429, "Too many requests"), params)
     if fault.kind == "route_missing":
@@ -114,7 +126,7 @@ def for_fault(fault: Fault, state: State, base_url: str, method: str, path: str)
     plain = {
         "bad_request": (400, "Something is wrong with the request"),
         "unauthorized": (401, "Unauthorized"),
-        "payment": (402, "Your subscription has expired"),
+        "payment": (402, "Account has no subscription or subscription expired"),
         "forbidden": (403, "Forbidden"),
         "not_found": (404, "Unable to locate what was asked for"),
     }
@@ -183,28 +195,43 @@ def _attachment(job: Job, state: State, links: Links, base_url: str) -> dict[str
     job.links_given += 1
     path = attachment_path(job)
     url = base_url + links.sign(path, now, now + lasts)
+    # Nobody here looks into a renderer's film.
+    size = {"width": WIDTH, "height": HEIGHT} if job.film is None else {}
+    length = film_size(scene_of(job.shows, job.take)) if job.film is None else job.film.stat().st_size
     return {
         "id": str(_ATTACHMENT_IDS + job.number),
         "filename": path.rsplit("/", 1)[1],
-        "size": film_size(scene_of(job.shows, job.take)),
+        "size": length,
         "url": url,
         "proxy_url": url,
-        "width": WIDTH,
-        "height": HEIGHT,
+        **size,
         "content_type": "video/mp4",
     }
 
 
-def _content(job: Job, now: float) -> str:
-    hides = f" - `{job.shows.message}`" if job.shows.message else ""
-    return f"**{job.shows.prompt}**{hides} ({_progress(job, now)})"
+def content(job: Job, now: float) -> str:
+    """Return the bot's message about a job: what was asked, and how far it has come."""
+    if job.content:
+        return job.content
+    asked = job.shows
+    if job.status == "started":
+        font = f" (Font: {asked.texts['font']})" if "font" in asked.texts else ""
+        parts = [
+            f"Prompt: {asked.prompt}" if asked.prompt else "",
+            f"Message: {asked.message}{font}" if asked.message else "",
+            f"Image: {len(asked.files)} Attachment" if asked.files else "",
+            f"Author: {_USER}",
+        ]
+        return f"{_USER} Creation job queued. ({'  '.join(part for part in parts if part)})"
+    hides = f" - `{asked.message}`" if asked.message else ""
+    return f"**{asked.prompt}**{hides} ({_progress(job, now)})"
 
 
 def _progress(job: Job, now: float) -> str:
     if job.ended is not None:
         return job.reason or "100%"
-    if job.status == "started":
-        return "Waiting to start"
+    if job.progress:
+        return job.progress
     if job.pace.reads is not None:
         return f"{min(95, 100 * job.reads // job.pace.reads)}%"
     return f"{min(95, int(100 * (now - job.created) / max(job.pace.seconds, 0.001)))}%"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -20,14 +22,19 @@ from airflow_provider_pika.emulator import answers
 from airflow_provider_pika.emulator.accounts import Accounts
 from airflow_provider_pika.emulator.callbacks import Callbacks
 from airflow_provider_pika.emulator.control import Control
-from airflow_provider_pika.emulator.faults import Fault, FaultScript, read_markers
+from airflow_provider_pika.emulator.faults import Fault, FaultScript
 from airflow_provider_pika.emulator.film import make_film
-from airflow_provider_pika.emulator.forms import read_submit, unknown_parameter
+from airflow_provider_pika.emulator.forms import read_submit, unknown_parameters
 from airflow_provider_pika.emulator.jobs import Job
 from airflow_provider_pika.emulator.journal import Journal, note
 from airflow_provider_pika.emulator.links import Links
+from airflow_provider_pika.emulator.markers import read_markers
+from airflow_provider_pika.emulator.page import Page
+from airflow_provider_pika.emulator.refusals import Refusal
+from airflow_provider_pika.emulator.renderer import Renderer
 from airflow_provider_pika.emulator.scenes import scene_of
-from airflow_provider_pika.emulator.state import Refusal, State
+from airflow_provider_pika.emulator.settings import Pace
+from airflow_provider_pika.emulator.state import State
 from airflow_provider_pika.emulator.wire import Cut, Dripped, Dropped
 
 if TYPE_CHECKING:
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_pika.emulator.settings import Settings
 
-_TICK = 0.2
+_TICK = 0.1
 _Work = Callable[[Fault | None], Awaitable[Response]]
 
 
@@ -59,8 +66,9 @@ class PikaApp:
         self.state = State(settings, on_end=self._ended)
         self.journal = Journal(self.state, say)
         self._base_url = base_url
-        self._callbacks = Callbacks(self.state)
+        self._callbacks = Callbacks(self.state, self.faults, say)
         self._encoding = asyncio.Lock()
+        self._renderer = Renderer(self.state) if settings.renderer else None
 
     def asgi(self) -> Starlette:
         """Return the app to serve; it needs :class:`~airflow_provider_pika.emulator.wire.Connection`."""
@@ -72,7 +80,8 @@ class PikaApp:
             *Accounts(self.state, self._called).routes(),
             Route(CHECK_PATH, self.check_token),
             Route("/attachments/{channel}/{id}/{filename}", self.attachment),
-            *Control(self.state, self.faults, self.journal, self.links).routes(),
+            *Control(self.state, self.faults, self.journal).routes(),
+            *Page(self.state, self.faults, self.journal, self.links).routes(),
         ]
         app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={404: _no_route})
         # The contract tells the list from the read by a slash: a redirect would blur that.
@@ -103,8 +112,8 @@ class PikaApp:
         try:
             await request.body()
             self.state.counters.submits += 1
-            asked = await read_submit(request, command)
-            traits, _ = read_markers(asked.prompt)
+            asked = await read_submit(request, command, whole=self._renderer is not None)
+            traits, marked = read_markers(asked.prompt)
         except (Refusal, ValueError) as wrong:
             refusal = wrong if isinstance(wrong, Refusal) else Refusal(400, str(wrong))
             note(request, str(refusal))
@@ -115,16 +124,20 @@ class PikaApp:
         async def work(fault: Fault | None) -> Response:
             end_now = fault.kind if fault and fault.kind in ("failed", "moderated") else None
             own = self.faults.traits(traits)
+            if self._renderer:
+                # It ends with its renderer, however long that takes.
+                own = replace(own, pace=Pace(math.inf))
             if fault and end_now and "reason" in fault.params:
                 own = own.with_kind("end_as", {"reason": fault.params["reason"]})
-            if not end_now and (parameter := unknown_parameter(asked.prompt)):
+            if not end_now and (parameters := unknown_parameters(asked.prompt)):
                 end_now = "moderated"
-                own = own.with_kind("end_as", {"reason": f"Invalid parameter {parameter}"})
+                named = ", ".join(f"`{parameter}`" for parameter in parameters)
+                own = replace(own, reason="Invalid parameter", details=f"Unrecognized parameter(s): {named}")
             job = self.state.submit(asked, own, end_now)
             note(request, f"{job.jobid} {job.status}")
             return answers.moderated(job) if end_now == "moderated" else self._show(job, request)
 
-        return await self._struck(request, "submit", work, fault=self.faults.strike_prompt(asked.prompt))
+        return await self._struck(request, "submit", work, fault=self.faults.strike_prompt(asked.prompt, marked))
 
     async def read_job(self, request: Request) -> Response:
         """Answer ``GET /v1/pika/jobs/?jobid=…``."""
@@ -191,7 +204,7 @@ class PikaApp:
                 return PlainTextResponse(answers.EXPIRED_TEXT, 404)
             # One at a time: a film asked for twice at once is encoded once, and the machine stays usable.
             async with self._encoding:
-                film = await run_in_threadpool(make_film, scene_of(job.shows, job.take))
+                film = await run_in_threadpool(_film_of, job)
             wanted = None if fault and fault.kind == "ignore_range" else request.headers.get("range")
             return answers.film_answer(film, wanted, f'"{job.jobid}"', request.headers.get("if-range"))
 
@@ -247,12 +260,16 @@ class PikaApp:
             while True:
                 # Jobs end in time, and are reported to their replyUrl, although nobody polls them.
                 self.state.settle()
-                self._callbacks.start_due()
+                if self._renderer:
+                    self._renderer.settle()
+                self._callbacks.send_due()
                 await asyncio.sleep(_TICK)
 
         ticking = asyncio.create_task(tick())
         yield
         ticking.cancel()
+        if self._renderer:
+            await self._renderer.close()
 
 
 async def _answered(request: Request, work: _Work, fault: Fault | None) -> Response:
@@ -278,6 +295,10 @@ def _spoilt(fault: Fault, whole: Response) -> Response:
 
 async def _no_route(request: Request, _: Exception) -> Response:
     return answers.no_route(request.method, request.url.path)
+
+
+def _film_of(job: Job) -> bytes:
+    return job.film.read_bytes() if job.film else make_film(scene_of(job.shows, job.take))
 
 
 def _asked_for(jobid: str) -> str:

@@ -83,12 +83,22 @@ class EmulatorClient:
         return cast("dict[str, Any]", self._ask("/_emulator/counters"))
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return the jobs made so far, oldest first."""
+        """Return the jobs made so far, oldest first; ``seen`` is when a read first told that one had ended."""
         return cast("list[dict[str, Any]]", self.counters()["jobs"])
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the last API requests, oldest first."""
         return cast("list[dict[str, Any]]", self._ask("/_emulator/requests"))
+
+    def callbacks(self) -> list[dict[str, Any]]:
+        """
+        Return what came of each try to call back, in the order of their ends.
+
+        Each has ``jobid``, ``url`` (without its secrets), ``ended`` (the job), ``sent``, ``answered``, ``status``,
+        ``attempt`` and ``outcome``: ``delivered``, ``retried``, ``failed``, ``lost`` or ``not_delivered`` (not on this
+        machine). Times are ISO 8601, of the same clock as those of :meth:`jobs`.
+        """
+        return cast("list[dict[str, Any]]", self._ask("/_emulator/callbacks"))
 
     def reset(self) -> None:
         """Forget jobs, faults and counters, and go back to the settings of the start."""

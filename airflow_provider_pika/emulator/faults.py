@@ -2,8 +2,9 @@
 
 A **fault** is ``{"on": call, "kind": kind, "times": 1, "after": 0, "jobid": None, ...parameters}``: it
 strikes ``times`` calls of that sort after letting ``after`` of them pass. Calls are ``submit``, ``job``,
-``list``, ``cancel``, ``account``, ``check`` and ``attachment``. With a ``jobid`` it strikes only calls
-about that job. One call is struck by one fault, the oldest first.
+``list``, ``cancel``, ``account``, ``check``, ``attachment``, and ``callback``, which the emulator makes itself when a
+job with a ``replyUrl`` ends. With a ``jobid`` it strikes only calls about that job. One call is struck by one fault,
+the oldest first.
 
 =================  =======================================================  ===============================
 kind               what the client gets                                     parameters
@@ -51,21 +52,24 @@ These kinds are about a **job** instead of a call. With ``"on": "submit"`` they 
 ``expired_link``   the first link given out has already expired
 =================  =======================================================  ===============================
 
-**Markers** in a prompt do the same without a control route, so a person can try them from a DAG:
-``[emulator:MARKER]`` or ``[emulator:MARKER=NUMBER]``, several if need be, ``-`` and ``_`` alike.
+And these are about the ``callback``:
 
-About the job: ``failed``, ``late-moderated``, ``cancelled``, ``stuck``, ``unlisted``, ``no_video``,
-``expired_link``, ``seconds=N``, ``reads=N``, ``late_listing=SECONDS``, ``late_read=READS``.
+=================  =======================================================  ===============================
+``lost``           it is never made                                         ``share``
+``doubled``        it is made twice at once                                 ``share``
+``late``           it is made so many seconds after the job's end           ``seconds``, ``share``
+``shuffled``       it is made within so many seconds, in no order           ``seconds``, ``share``
+=================  =======================================================  ===============================
 
-About the submit, striking only the first submit of that same prompt: every kind of the first table but
-``failed``, ``ignore_range`` and ``forbidden``, and ``failed_at_once``; for short ``400``, ``401``, ``402``,
-``404``, ``422``, ``500``, ``502``, ``503``, ``504``. Numbers: ``slow=SECONDS``, ``slow_take=SECONDS``,
-``drip=SECONDS``, ``queue_full=RETRY_AFTER``, ``discord_429=RETRY_AFTER``, ``rate_limit=RETRY_AFTER``, ``cut=BYTES``.
+``share`` says of how many: 0.5 strikes every other callback, and ``times`` counts only those. An early callback, before
+the submit's own answer, is what a job of 0 seconds makes of ``slow``; and one whose answer was dropped
+(``drop_after``) calls back as well.
+
+Markers in a prompt do the same without a control route: :mod:`airflow_provider_pika.emulator.markers`.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,7 +79,7 @@ CALLS = ("submit", "job", "list", "cancel", "account", "check", "attachment")
 
 _JSON_CALLS = frozenset(CALLS) - {"attachment"}
 # kind -> the calls it can strike and the parameters it takes
-_CALL_KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+CALL_KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "queue_full": (frozenset({"submit"}), frozenset({"retry_after"})),
     "discord_429": (_JSON_CALLS, frozenset({"retry_after", "unreadable"})),
     "rate_limit": (frozenset(CALLS), frozenset({"retry_after"})),
@@ -101,8 +105,12 @@ _CALL_KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "no_jobid": (frozenset({"submit", "job"}), frozenset()),
     "redirect": (frozenset(CALLS), frozenset({"status", "location"})),
     "ignore_range": (frozenset({"attachment"}), frozenset()),
+    "lost": (frozenset({"callback"}), frozenset({"share"})),
+    "doubled": (frozenset({"callback"}), frozenset({"share"})),
+    "late": (frozenset({"callback"}), frozenset({"seconds", "share"})),
+    "shuffled": (frozenset({"callback"}), frozenset({"seconds", "share"})),
 }
-_JOB_KINDS: dict[str, frozenset[str]] = {
+JOB_KINDS: dict[str, frozenset[str]] = {
     "end_as": frozenset({"status", "reason"}),
     "stuck": frozenset(),
     "late_listing": frozenset({"seconds"}),
@@ -113,28 +121,6 @@ _JOB_KINDS: dict[str, frozenset[str]] = {
 }
 _ENDINGS = ("failed", "moderated", "cancelled")
 
-_MARKER = re.compile(r"\[emulator:([^\]]*)\]")
-_STATUS_MARKERS = {
-    "400": "bad_request",
-    "401": "unauthorized",
-    "402": "payment",
-    "404": "not_found",
-    "422": "moderated",
-    "failed_at_once": "failed",
-}
-_SUBMIT_MARKERS = {
-    kind for kind, (calls, _) in _CALL_KINDS.items() if "submit" in calls and kind not in ("failed", "forbidden")
-}
-_MARKER_NUMBERS = {
-    "slow": "seconds",
-    "slow_take": "seconds",
-    "drip": "seconds",
-    "queue_full": "retry_after",
-    "discord_429": "retry_after",
-    "rate_limit": "retry_after",
-    "cut": "bytes",
-}
-
 
 @dataclass(frozen=True)
 class Traits:
@@ -144,6 +130,7 @@ class Traits:
     :param pace: how it ends, None for what the emulator is set to
     :param end_as: its final state
     :param reason: the words about a bad end
+    :param details: more of them
     :param late_reads: how many of its first reads answer 404
     :param late_listing: seconds until the list shows it
     """
@@ -151,6 +138,7 @@ class Traits:
     pace: Pace | None = None
     end_as: str = "completed"
     reason: str | None = None
+    details: str | None = None
     stuck: bool = False
     late_reads: int = 0
     late_listing: float = 0
@@ -172,7 +160,11 @@ class Traits:
 
 @dataclass
 class Fault:
-    """One scripted fault; see the module's table."""
+    """
+    One scripted fault; see the module's table.
+
+    :param owed: of a fault with a share, how much of the next strike has come together
+    """
 
     on: str
     kind: str
@@ -180,11 +172,12 @@ class Fault:
     after: int = 0
     jobid: str | None = None
     params: dict[str, Any] = field(default_factory=dict)
+    owed: float = 0
 
     @property
     def is_about_job(self) -> bool:
         """Whether it belongs to a job rather than striking a call."""
-        return self.kind in _JOB_KINDS
+        return self.kind in JOB_KINDS
 
     @classmethod
     def from_json(cls, wish: dict[str, Any]) -> Fault:
@@ -197,12 +190,12 @@ class Fault:
         on, kind, jobid = (params.pop(name, None) for name in ("on", "kind", "jobid"))
         times = whole_number("times", params.pop("times", 1), 1_000_000)
         after = int(number("after", params.pop("after", 0)))
-        if kind in _JOB_KINDS:
-            calls, known = frozenset({"submit", "job"} if jobid else {"submit"}), _JOB_KINDS[kind]
-        elif kind in _CALL_KINDS:
-            calls, known = _CALL_KINDS[kind]
+        if kind in JOB_KINDS:
+            calls, known = frozenset({"submit", "job"} if jobid else {"submit"}), JOB_KINDS[kind]
+        elif kind in CALL_KINDS:
+            calls, known = CALL_KINDS[kind]
         else:
-            raise ValueError(f"unknown kind {kind!r}; known are {', '.join([*_CALL_KINDS, *_JOB_KINDS])}")
+            raise ValueError(f"unknown kind {kind!r}; known are {', '.join([*CALL_KINDS, *JOB_KINDS])}")
         if on not in calls:
             raise ValueError(f"{kind} can be on {', '.join(sorted(calls))}, not on {on!r}")
         if unknown := set(params) - known:
@@ -212,9 +205,11 @@ class Fault:
 
 
 def _check_params(kind: str, params: dict[str, Any]) -> None:
-    for name in ("seconds", "retry_after", "bytes", "reads"):
+    for name in ("seconds", "retry_after", "bytes", "reads", "share"):
         if name in params:
             number(name, params[name])
+    if not 0 < params.get("share", 1) <= 1:
+        raise ValueError(f"share must be more than 0 and at most 1, not {params['share']!r}")
     if kind == "end_as" and params.get("status", "failed") not in _ENDINGS:
         raise ValueError(f"end_as takes a status of {', '.join(_ENDINGS)}, not {params['status']!r}")
     if kind == "server_error" and params.get("status", 500) not in (500, 502, 503, 504):
@@ -258,9 +253,8 @@ class FaultScript:
                 traits = traits.with_kind(fault.kind, fault.params)
         return traits
 
-    def strike_prompt(self, prompt: str) -> Fault | None:
-        """Return the fault a marker in the prompt asks for, the first time this prompt comes."""
-        _, fault = read_markers(prompt)
+    def strike_prompt(self, prompt: str, fault: Fault | None) -> Fault | None:
+        """Return the fault that a marker in the prompt asks for, but only the first time this prompt comes."""
         if fault is None or prompt in self._struck_prompts:
             return None
         self._struck_prompts.add(prompt)
@@ -270,41 +264,12 @@ class FaultScript:
         if fault.after > 0:
             fault.after -= 1
             return False
+        # Evenly spread instead of drawn by lot: a test can tell beforehand how many it strikes.
+        fault.owed += fault.params.get("share", 1)
+        if fault.owed < 1:
+            return False
+        fault.owed -= 1
         fault.times -= 1
         if fault.times == 0:
             self._faults.remove(fault)
         return True
-
-
-def read_markers(prompt: str) -> tuple[Traits, Fault | None]:
-    """
-    Read a prompt's markers.
-
-    :raises ValueError: for a marker that does not exist
-    """
-    traits, struck = Traits(), None
-    for text in _MARKER.findall(prompt):
-        name, _, value = text.partition("=")
-        marker = name.strip().replace("-", "_").lower()
-        try:
-            amount = number(marker, float(value)) if value else None
-        except ValueError as wrong:
-            raise ValueError(f"unknown marker [emulator:{text}]: {wrong}") from None
-        if marker in ("failed", "late_moderated", "cancelled"):
-            traits = traits.with_kind("end_as", {"status": marker.removeprefix("late_")})
-        elif marker == "seconds" and amount is not None:
-            traits = replace(traits, pace=Pace(amount))
-        elif marker == "reads" and amount is not None:
-            traits = replace(traits, pace=Pace(reads=int(amount)))
-        elif marker in _JOB_KINDS and marker != "end_as":
-            only = next(iter(_JOB_KINDS[marker]), "")
-            number_of = {} if amount is None else {only: int(amount) if only == "reads" else amount}
-            traits = traits.with_kind(marker, number_of)
-        elif marker in ("500", "502", "503", "504"):
-            struck = Fault("submit", "server_error", params={"status": int(marker)})
-        elif (kind := _STATUS_MARKERS.get(marker, marker)) in _SUBMIT_MARKERS or marker in _STATUS_MARKERS:
-            params = {} if amount is None or kind not in _MARKER_NUMBERS else {_MARKER_NUMBERS[kind]: amount}
-            struck = Fault("submit", kind, params=params)
-        else:
-            raise ValueError(f"unknown marker [emulator:{text}]")
-    return traits, struck

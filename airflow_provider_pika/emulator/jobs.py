@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_pika.api.commands import BUTTONS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airflow_provider_pika.api.commands import Command
     from airflow_provider_pika.emulator.faults import Traits
     from airflow_provider_pika.emulator.settings import Pace
 
+MODERATED = "Sorry, your input may be inconsistent with server rules."
 _REASONS = {
     "failed": "The bot failed to make the video",
-    "moderated": "Your request was moderated by the bot",
+    "moderated": MODERATED,
     "cancelled": "The job was cancelled",
 }
 
@@ -27,11 +30,13 @@ class Upload:
     :param size: its bytes
     :param type: its media type
     :param picture: a small copy to film, None if it could not be read as an image
+    :param data: all of it, kept where a renderer wants it
     """
 
     size: int
     type: str
     picture: bytes | None = None
+    data: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,9 @@ class Job:
     One job: what was asked, and how far it has come.
 
     :param shows: what its film is of: what was asked, or of a button's job what its parent was asked
+    :param seen: when a read first told that it had ended
+    :param progress: how far it has come, as its renderer says
+    :param film: what its renderer made
     :param take: tells the films of the same input apart, 0 for the first
     """
 
@@ -92,10 +100,13 @@ class Job:
     traits: Traits
     status: str = "started"
     ended: float | None = None
+    seen: float | None = None
     content: str | None = None
     reads: int = 0
     links_given: int = 0
     take: int = 0
+    progress: str | None = None
+    film: Path | None = None
 
     @property
     def buttons(self) -> list[str]:

@@ -13,6 +13,7 @@ DEFAULT_CHANNEL = "1000000000000000001"
 DEFAULT_SECONDS = 20.0
 # What Discord's links lasted in 2024.
 DEFAULT_LINK_SECONDS = 24 * 3600.0
+DEFAULT_RENDERER_LIMIT = 1800.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Settings:
     :param pace: how jobs end
     :param link_seconds: how long an attachment's signed link lasts
     :param list_delay: how long after it was made the list shows a job
+    :param renderer: the program that makes the films, and its arguments; empty for the emulator's own films
+    :param renderer_limit: seconds it may take for one
     """
 
     token: str = DEFAULT_TOKEN
@@ -45,6 +48,8 @@ class Settings:
     pace: Pace = Pace()
     link_seconds: float = DEFAULT_LINK_SECONDS
     list_delay: float = 0.0
+    renderer: tuple[str, ...] = ()
+    renderer_limit: float = DEFAULT_RENDERER_LIMIT
 
     def changed(self, wish: dict[str, Any]) -> Settings:
         """

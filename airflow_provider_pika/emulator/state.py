@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import re
 import time
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_pika.api.commands import BUTTON, MAX_JOBS_LIMIT
 from airflow_provider_pika.api.job import FINAL_STATES
+from airflow_provider_pika.emulator.counters import Counters
 from airflow_provider_pika.emulator.jobs import Job
+from airflow_provider_pika.emulator.refusals import Refusal, missing, queue_full, unknown_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,41 +24,6 @@ if TYPE_CHECKING:
 # The account's own Discord token is nobody's business, so the emulator has none and shows a mask only.
 ACCOUNT_DISCORD = "emulator account"
 _SHORTEST_SHOWN = 10
-
-
-class Refusal(Exception):
-    """
-    A request the API answers with an error.
-
-    :param status: the HTTP status
-    :param error: the ``error`` text
-    :param extra: what else belongs into the body, such as ``executingJobs``
-    """
-
-    def __init__(self, status: int, error: str, /, **extra: Any) -> None:
-        super().__init__(error)
-        self.status = status
-        self.body = {"error": error, **extra, "code": status}
-
-
-@dataclass
-class Counters:
-    """What was asked of the emulator."""
-
-    requests: int = 0
-    submits: int = 0
-    submits_lost: int = 0
-    submits_refused: dict[str, int] = field(default_factory=dict)
-    cancels: dict[str, int] = field(default_factory=dict)
-    polls: dict[str, list[float]] = field(default_factory=dict)
-    lists: int = 0
-    accounts: int = 0
-    checks: int = 0
-    attachments: int = 0
-    token_leaks: int = 0
-    redirects_followed: int = 0
-    peak_running: dict[str, int] = field(default_factory=dict)
-    callbacks: dict[str, int] = field(default_factory=lambda: {"delivered": 0, "failed": 0, "not_delivered": 0})
 
 
 class State:
@@ -187,6 +153,8 @@ class State:
                 self.end(job, job.traits.end_as)
             elif job.status == "started" and reads > 1:
                 job.status, job.updated = "progress", self.now()
+        if job.ended is not None and job.seen is None:
+            job.seen = self.now()
         return job
 
     def find(self, jobid: str) -> Job:
@@ -241,23 +209,21 @@ class State:
     def _accounts(self, asked: Submit) -> list[str]:
         channels = self.settings.channels
         if asked.channel and not asked.discord and asked.channel not in channels:
-            raise Refusal(
-                400,
-                f"Channel {asked.channel} is not configured, and no discord was given",
-            )
+            raise missing(asked.command, f"Channel {asked.channel} is not configured, and no discord was given")
         if not asked.channel and not channels:
-            raise Refusal(400, "No account is configured, and no discord and channel were given")
+            raise missing(asked.command, "No account is configured, and no discord and channel were given")
         return [asked.channel] if asked.channel else list(channels)
 
     def _room(self, asked: Submit, candidates: list[str]) -> tuple[str, int]:
         with_room = []
+        limit = MAX_JOBS_LIMIT
         for channel in candidates:
             limit = asked.max_jobs or self.settings.channels.get(channel, MAX_JOBS_LIMIT)
             if len(self.running(channel)) < limit:
                 with_room.append((channel, limit))
         if not with_room:
             executing = [job.jobid for channel in candidates for job in self.running(channel)]
-            raise queue_full(executing)
+            raise queue_full(executing, limit)
         return random.choice(with_room)
 
     def _jobid(self, now: float, channel: str) -> str:
@@ -267,20 +233,6 @@ class State:
         stamp = f"{moment:%Y%m%d%H%M%S}{self._last_stamp % 1000:03d}"
         user = re.match(r"user:\d+", self.settings.token)
         return f"job:{stamp}-{user.group() if user else 'user:1000'}-channel:{channel}-bot:pika"
-
-
-def unknown_job(jobid: str) -> Refusal:
-    """Return the 404 for a job nobody knows."""
-    return Refusal(404, f"Unable to locate job {jobid}")
-
-
-def queue_full(executing: list[str]) -> Refusal:
-    """Return the 429 of a channel that runs as many jobs as it may."""
-    return Refusal(
-        429,
-        "Maximum of executing jobs reached, wait for one to end",
-        executingJobs=executing,
-    )
 
 
 def mask(secret: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,7 +59,7 @@ class TestSubmit:
             (GOOD | {"replyUrl": "x" * 1025}, "replyUrl is 1025"),
             (GOOD | {"replyRef": "x" * 1025}, "replyRef is 1025"),
             (GOOD | {"replyRef": ""}, "replyRef is empty"),
-            (GOOD | {"font": "Comic"}, "font must be one of"),
+            (GOOD | {"font": "Comic"}, "font Comic is not one of allowed values MODERN, COMICS"),
             (GOOD | {"maxJobs": "0"}, "maxJobs"),
             (GOOD | {"maxJobs": "11"}, "maxJobs"),
             (GOOD | {"maxJobs": "many"}, "maxJobs"),
@@ -115,8 +113,8 @@ class TestSubmit:
 
     def test_an_unknown_bot_parameter_is_a_422_with_the_jobid_of_an_ended_job(self, api: Api) -> None:
         answer = api.submit(GOOD | {"prompt": "waves -camera zoom in -colour red"})
-        assert_error(answer, 422, "Moderated")
-        assert answer.json()["errorDetails"] == "Invalid parameter -colour"
+        assert_error(answer, 422, "Invalid parameter")
+        assert answer.json()["errorDetails"] == "Unrecognized parameter(s): `colour`"
         assert answer.json()["status"] == "moderated"
         assert api.job(answer.json()["jobid"]).json()["status"] == "moderated"
 
@@ -288,71 +286,3 @@ class TestFilm:
         assert pika_emulator.counters()["token_leaks"] == 0
         assert api.session.get(url, timeout=10).status_code == 200
         assert (pika_emulator.counters()["attachments"], pika_emulator.counters()["token_leaks"]) == (1, 1)
-
-
-class TestCallback:
-    def test_an_ended_job_is_posted_to_a_reply_url_on_this_machine(
-        self, api: Api, pika_emulator: EmulatorClient, receiver: Receiver
-    ) -> None:
-        jobid = api.made(replyUrl=receiver.url, replyRef="mine")
-        body = receiver.wait()
-        assert (body["jobid"], body["status"], body["replyRef"]) == (jobid, "completed", "mine")
-        assert requests.get(body["attachments"][0]["url"], timeout=10).status_code == 200
-        assert wait_for_callbacks(pika_emulator) == {"delivered": 1, "failed": 0, "not_delivered": 0}
-
-    @pytest.mark.parametrize("url", ["https://example.org/hook", "file://localhost/etc/hosts", "nonsense", "http://["])
-    def test_nothing_leaves_this_machine(self, api: Api, pika_emulator: EmulatorClient, url: str) -> None:
-        api.made(replyUrl=url)
-        assert wait_for_callbacks(pika_emulator) == {"delivered": 0, "failed": 0, "not_delivered": 1}
-
-    def test_a_receiver_that_is_not_there_harms_nothing(self, api: Api, pika_emulator: EmulatorClient) -> None:
-        api.made(replyUrl="http://127.0.0.1:9/hook")
-        assert wait_for_callbacks(pika_emulator) == {"delivered": 0, "failed": 1, "not_delivered": 0}
-
-
-class Receiver:
-    """One POST, taken."""
-
-    def __init__(self) -> None:
-        from http.server import BaseHTTPRequestHandler, HTTPServer
-        from threading import Thread
-
-        taken: list[dict[str, Any]] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._taken = taken
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self._server.timeout = 10
-        self._thread = Thread(target=self._server.handle_request, daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
-
-    def wait(self) -> dict[str, Any]:
-        self._thread.join(10)
-        return self._taken[0]
-
-    def close(self) -> None:
-        self._server.server_close()
-
-
-@pytest.fixture
-def receiver() -> Any:
-    made = Receiver()
-    yield made
-    made.close()
-
-
-def wait_for_callbacks(emulator: EmulatorClient) -> dict[str, int]:
-    deadline = time.monotonic() + 10
-    while not sum(emulator.counters()["callbacks"].values()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    counts: dict[str, int] = emulator.counters()["callbacks"]
-    return counts

@@ -59,6 +59,7 @@ def test_the_counters_tell_what_was_asked(pika_emulator: EmulatorClient) -> None
         "channel": "1000000000000000001",
         "status": "started",
         "ended": None,
+        "seen": None,
     }
     gap = counters["polls"].pop("smallest_gap")
     assert 0 < gap < 1
@@ -74,7 +75,7 @@ def test_the_counters_tell_what_was_asked(pika_emulator: EmulatorClient) -> None
         "attachments": 0,
         "token_leaks": 0,
         "redirects_followed": 0,
-        "callbacks": {"delivered": 0, "failed": 0, "not_delivered": 0},
+        "callbacks": {"delivered": 0, "failed": 0, "not_delivered": 0, "lost": 0, "retried": 0},
     }
 
 
@@ -150,16 +151,23 @@ def test_pending_faults_can_be_looked_at(pika_emulator: EmulatorClient) -> None:
 
 
 def test_the_page_shows_jobs_with_their_films_and_escapes_what_they_say(pika_emulator: EmulatorClient) -> None:
-    submit(pika_emulator, "<script>alert(1)</script>")
+    submit(pika_emulator, "<script>alert(1)</script>", replyRef='"><b>mine')
     submit(pika_emulator, "storm [emulator:stuck]")
     call(pika_emulator, "/v1/pika/jobs/?jobid=<img>")
-    page = requests.get(pika_emulator.url, timeout=10).text
+    pika_emulator.fault("job", "not_found", jobid="<img>")
+    answer = requests.get(pika_emulator.url, timeout=10)
+    page = answer.text
     assert "&lt;script&gt;" in page
-    assert not re.search(r"<script|<img", page)
+    assert page.count("<script") == 1
+    assert not re.search(r"<img|<b>mine", page)
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert "storm" in page
-    film = re.search(r'href="([^"]+)">film', page)
+    film = re.search(r'<video [^>]*poster="([^"]+)" src="([^"]+)"', page)
     assert film
-    assert requests.get(film.group(1).replace("&amp;", "&"), timeout=10).headers["Content-Type"] == "video/mp4"
+    assert requests.get(film[2].replace("&amp;", "&"), timeout=10).headers["Content-Type"] == "video/mp4"
+    still = requests.get(pika_emulator.url + film[1], timeout=10)
+    assert (still.headers["Content-Type"], still.content[:2]) == ("image/jpeg", b"\xff\xd8")
+    assert requests.get(f"{pika_emulator.url}/_emulator/still/999999", timeout=10).status_code == 404
 
 
 def test_the_fixture_leads_the_default_connection_to_the_emulator(pika_emulator: EmulatorClient) -> None:

@@ -48,7 +48,7 @@ def test_the_still_shows_something_bright_and_something_dark() -> None:
 
 def test_no_film_outgrows_its_size() -> None:
     for seed in range(3):
-        make_film(Waves(f"storm {seed} " * 20, "WAVES AND WAVES"))
+        make_film(Waves(f"storm {seed} " * 20, "WAVES AND WAVES"), 1)
 
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (1600, 900)) -> io.BytesIO:
@@ -105,7 +105,7 @@ def test_a_hidden_picture_shimmers_through_the_film_it_is_hidden_in() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
 def test_a_copy_is_small_and_tells_the_type_of_its_original(kind: str) -> None:
-    copy = small_copy(picture(kind, (2400, 3000)))
+    copy = small_copy(picture(kind, (1200, 1500)))
     assert copy
     assert (copy.type, len(copy.jpeg) < 100_000) == (f"image/{kind.lower()}", True)
 
@@ -148,4 +148,4 @@ def test_no_film_of_a_picture_outgrows_its_size() -> None:
     Image.effect_noise((1200, 900), 200).save(noise, "PNG")
     loud = copied(noise)
     for scene in (Moving(loud), Waves("x", hidden=loud), Waves("x", opening=loud)):
-        assert len(make_film(scene)) == film_size(scene)
+        assert len(make_film(scene, 1)) == film_size(scene, 1)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_pika.emulator import faults
-from airflow_provider_pika.emulator.faults import Fault, FaultScript, Traits, read_markers
+from airflow_provider_pika.emulator.faults import Fault, FaultScript, Traits
+from airflow_provider_pika.emulator.markers import read_markers
 from airflow_provider_pika.emulator.settings import Pace
 
 
@@ -32,6 +33,12 @@ def test_a_fault_strikes_as_often_as_asked_and_only_its_call() -> None:
 def test_a_fault_lets_the_first_calls_pass() -> None:
     made = script({"on": "list", "kind": "html", "after": 2})
     assert [struck(made, "list") for _ in range(4)] == [None, None, "html", None]
+
+
+def test_a_fault_with_a_share_strikes_evenly_and_counts_only_its_strikes() -> None:
+    made = script({"on": "callback", "kind": "lost", "times": 2, "share": 0.25})
+    assert [struck(made, "callback") for _ in range(10)].count("lost") == 2
+    assert made.pending() == []
 
 
 def test_a_fault_with_a_jobid_strikes_only_that_job() -> None:
@@ -63,6 +70,10 @@ def test_what_is_about_the_job_goes_together_with_what_strikes_its_submit() -> N
         ({"on": "submit", "kind": "cut", "status": 500}, "cut takes bytes, not status"),
         ({"on": "submit", "kind": "server_error", "status": 418}, "500, 502, 503 or 504"),
         ({"on": "submit", "kind": "end_as", "status": "completed"}, "failed, moderated, cancelled"),
+        ({"on": "submit", "kind": "lost"}, "lost can be on callback"),
+        ({"on": "callback", "kind": "slow"}, "not on 'callback'"),
+        ({"on": "callback", "kind": "lost", "share": 1.5}, "share"),
+        ({"on": "callback", "kind": "lost", "share": 0}, "share"),
     ],
 )
 def test_a_wrong_fault_is_refused_with_what_would_be_right(wish: dict[str, Any], said: str) -> None:
@@ -130,10 +141,11 @@ def test_an_unknown_marker_is_told(marker: str) -> None:
 def test_a_marker_strikes_only_the_first_submit_of_its_prompt() -> None:
     made = FaultScript()
     prompts = ["a [emulator:504]", "a [emulator:504]", "b [emulator:504]"]
-    assert [made.strike_prompt(prompt) is not None for prompt in prompts] == [True, False, True]
+    struck = [made.strike_prompt(prompt, read_markers(prompt)[1]) for prompt in prompts]
+    assert [fault is not None for fault in struck] == [True, False, True]
 
 
 def test_every_kind_is_in_the_documented_table() -> None:
     assert faults.__doc__ is not None
-    for kind in (*faults._CALL_KINDS, *faults._JOB_KINDS):
+    for kind in (*faults.CALL_KINDS, *faults.JOB_KINDS):
         assert f"\n``{kind}`` " in faults.__doc__

@@ -12,8 +12,9 @@ from airflow_provider_pika.emulator.control import counters_json
 from airflow_provider_pika.emulator.faults import Traits
 from airflow_provider_pika.emulator.jobs import Job, Submit
 from airflow_provider_pika.emulator.links import Links
+from airflow_provider_pika.emulator.refusals import Refusal
 from airflow_provider_pika.emulator.settings import DEFAULT_CHANNEL, Pace, Settings
-from airflow_provider_pika.emulator.state import Refusal, State, mask
+from airflow_provider_pika.emulator.state import State, mask
 
 
 def asked(**account: Any) -> Submit:
