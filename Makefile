@@ -5,6 +5,8 @@ UV := .venv/bin/uv
 BIN := .venv/bin
 MATRIX := 3.1 3.2
 PYTEST_ARGS ?=
+# Two at once, each with an Airflow database of its own: much of the time is waiting for sockets and processes.
+TOGETHER := -n 2 --dist loadscope
 # Tests and processes started here must not pick up somebody's own Airflow or virtual environment.
 unexport VIRTUAL_ENV AIRFLOW_HOME PYTHONPATH
 
@@ -26,7 +28,7 @@ ui: .venv/.ready ## Leave Airflow's pages and the emulator up for clicking aroun
 .PHONY: test
 test: .venv/.ready ## Unit and integration tests on Airflow 3.3
 	@echo "== unit and integration tests, Airflow 3.3"
-	@$(BIN)/python -m pytest tests/unit tests/integration $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/integration $(TOGETHER) $(PYTEST_ARGS)
 
 .PHONY: test-system
 test-system: .venv/.ready ## System tests: real Airflow processes (slow)
@@ -52,7 +54,18 @@ test-matrix: test $(MATRIX:%=test-%) ## Unit and integration tests on every supp
 .PHONY: $(MATRIX:%=test-%)
 $(MATRIX:%=test-%): test-%: .venvs/%/.ready
 	@echo "== unit and integration tests, Airflow $*"
-	@.venvs/$*/bin/python -m pytest tests/unit tests/integration $(PYTEST_ARGS)
+	@.venvs/$*/bin/python -m pytest tests/unit tests/integration $(TOGETHER) $(PYTEST_ARGS)
+
+.PHONY: test-next
+test-next: .venvs/next/.ready ## Unit and integration tests and the main job on Airflow's newest pre-release; not in .ci/run
+	@echo "== unit and integration tests, $$(.venvs/next/bin/airflow version)"
+	@.venvs/next/bin/python -m pytest tests/unit tests/integration $(TOGETHER) $(PYTEST_ARGS)
+	@.venvs/next/bin/python -m pytest tests/system/test_main_job.py $(PYTEST_ARGS)
+
+.PHONY: docs
+docs: .venv/.ready ## The site, to docs/_build/html; a warning is an error, and nothing is fetched
+	@echo "== docs"
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env docs docs/_build/html
 
 .PHONY: lint
 lint: .venv/.ready ## Ruff: rules and format
@@ -85,9 +98,10 @@ soak: .venv/.ready ## 300 submits in any weather while processes die and freeze,
 
 .PHONY: lock
 lock: $(UV) ## Renew the pinned requirements (LOCK_ARGS=--upgrade for the newest)
-	@for v in 3.3 $(MATRIX); do \
+	@for v in 3.3 $(MATRIX) next; do \
 	  echo "Locking requirements/airflow-$$v.txt"; \
-	  $(UV) pip compile --quiet --universal --python-version 3.10 --fork-strategy fewest \
+	  $(UV) pip compile --quiet --universal --fork-strategy fewest \
+	    --python-version $$([ $$v = next ] && echo 3.11 || echo 3.10) \
 	    --no-emit-index-url --no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS) \
 	    pyproject.toml --extra emulator requirements/airflow-$$v.in --output-file requirements/airflow-$$v.txt \
 	    || exit 1; \

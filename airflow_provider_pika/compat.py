@@ -45,8 +45,10 @@ __all__ = [
     "conf",
     "delete_variable",
     "get_variable",
+    "has_variable_keys",
     "set_variable",
     "stats",
+    "variable_keys",
     "why_a_worker_must_end",
 ]
 
@@ -93,6 +95,24 @@ def delete_variable(key: str) -> None:
     from airflow.sdk.execution_time.comms import DeleteVariable
 
     _ask_supervisor(DeleteVariable(key=key))
+
+
+def has_variable_keys() -> bool:
+    """Whether this Airflow lists the keys of Variables (3.3 and later), by which a triggerer hears of callbacks."""
+    from airflow.sdk import Variable
+
+    return hasattr(Variable, "keys")
+
+
+def variable_keys(prefix: str) -> list[str]:
+    """
+    Return the keys of all Variables that begin so; Airflow asks its database only, a thousand keys at a time.
+
+    :raises AirflowRuntimeError: when the api-server cannot be asked
+    """
+    from airflow.sdk import Variable
+
+    return list(Variable.keys(prefix=prefix))
 
 
 def _ask_supervisor(message: Any) -> Any:

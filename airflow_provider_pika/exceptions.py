@@ -14,7 +14,7 @@ class PikaError(Exception):
     """
     The base of everything this provider raises about the Pika API.
 
-    :param message: what was asked (with its URL), what came back and what to do
+    :param message: the cause, then what to do; the call and its URL come last
     :param status: HTTP status of the answer, None when no answer came
     :param error: the API's ``error`` text
     :param details: the API's ``errorDetails`` text
@@ -95,7 +95,15 @@ class PikaRateLimitedError(PikaError):
 
 
 class PikaUnknownOutcomeError(PikaError):
-    """A submit whose answer was lost, cut short or a 5xx: a job may exist. Never repeat it blindly."""
+    """
+    A submit whose answer was lost, cut short or a 5xx: a job may exist. Never repeat it blindly.
+
+    :param foreign: whether somebody answered who is not the API: a proxy, or another server than the one meant
+    """
+
+    def __init__(self, message: str, *, foreign: bool = False, **about: Any) -> None:
+        super().__init__(message, **about)
+        self.foreign = foreign
 
 
 class PikaUnavailableError(PikaError):

@@ -1,5 +1,5 @@
 """
-What a kill does to a paid job, once for worker and triggerer: nothing, unless a person marked the task as failed.
+What a kill does to a paid job, once for worker and triggerer: nothing, unless the task has failed.
 
 Airflow kills for many reasons, and only the task's state tells them apart. In any state but ``failed`` the job is left
 alone: it may be another try's by now, and it is paid for. ``failed`` is a person's mark, Airflow's ``fail_fast``, or a
@@ -46,7 +46,7 @@ async def acancel_if_failed(ti: Any, pika_conn_id: str, jobid: str, log: Logger)
             await sync_to_async(lambda: hook.settings)()
         await asyncio.to_thread(_cancel_in_state, state, hook, jobid, log)
     except Exception as error:  # noqa: BLE001 - a failing cancel is logged, never raised
-        log.warning("Job %s was not cancelled: %r", jobid, error)
+        log.warning("%s was not cancelled: %r", jobid, error)
 
 
 def cancel(hook: PikaHook, jobid: str, log: Logger) -> str:
@@ -54,9 +54,9 @@ def cancel(hook: PikaHook, jobid: str, log: Logger) -> str:
     try:
         job = hook.cancel_job(jobid)
     except Exception as error:  # noqa: BLE001 - the task ends as it does whether or not this works
-        log.warning("Job %s could not be cancelled: %s", jobid, error)
+        log.warning("%s could not be cancelled: %s", jobid, error)
         return "Cancelling it failed; see the log."
-    return f"Asked the API to cancel job {jobid}: it is {job.status or 'in an unnamed state'}."
+    return f"Asked the API to cancel {jobid}: it is {job.status or 'in an unnamed state'}."
 
 
 def task_state(ti: Any) -> str | None:
@@ -78,9 +78,9 @@ def task_state(ti: Any) -> str | None:
 
 def _cancel_in_state(state: str | None, hook: PikaHook, jobid: str, log: Logger) -> None:
     if state == "failed":
-        log.info("The task was marked as failed. %s", cancel(hook, jobid, log))
+        log.info("The task has failed. %s", cancel(hook, jobid, log))
     else:
-        log.info("Job %s was left alone: the task is %s, not failed.", jobid, state or "in no state we know")
+        log.info("%s was left alone: the task is %s, not failed.", jobid, state or "in no state we know")
 
 
 def _ask(question: Callable[[], T], log: Logger) -> T | None:

@@ -31,6 +31,12 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "description": "How long to wait for an answer to a read, 20 if empty; a submit waits at least 60.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
+    "callback_url": {
+        "label": "Callback URL",
+        "description": "Airflow 3.3+: this Airflow's root URL as the service reaches it, so that it reports a job's end"
+        " at once; only /pika/callback/ must be reachable. Empty: jobs are polled.",
+        "schema": {"type": ["string", "null"]},
+    },
 }
 
 FIELD_BEHAVIOUR: dict[str, Any] = {
@@ -50,7 +56,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-pika",
         "name": integration,
-        "description": "Submit video jobs to the useapi.net Pika API v1, once, and wait without a worker.",
+        "description": "Pika video jobs through the useapi.net API: each paid for once, awaited without a worker.",
         "versions": [__version__],
         "integrations": [
             {
@@ -82,4 +88,6 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": [f"{root}.links.PikaVideoLink"],
+        # Airflow 3.1 knows no such key and passes over it.
+        "cli": [f"{root}.cli.pika_commands"],
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, NOT_FOUND_LIMIT, PollOutcome, PollState
+from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, NOT_FOUND_LIMIT, PollOutcome, PollState, when
 from airflow_provider_pika.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -42,11 +42,16 @@ _TRIGGER_TIMEOUT = "Trigger timeout"
 
 
 def task_error(error: PikaError) -> Exception:
-    """Return what a task raises for an error: what no retry can mend fails it at once, the rest may be retried."""
+    """
+    Return what a task raises for an error: what no retry can mend fails it at once, the rest may be retried.
+
+    The error itself is the ``__cause__``, for callbacks, and without its frames: Airflow's log passes over a cause that
+    has none, so that it shows one traceback, and the text once.
+    """
     if is_retryable(error):
         return error
     failure = AirflowFailException(str(error))
-    failure.__cause__ = error
+    failure.__cause__ = error.with_traceback(None)
     return failure
 
 
@@ -164,6 +169,9 @@ class JobWait:
         if why_not:
             self.log.info("This task will end on a worker, not in the triggerer: %s.", why_not)
         state = self.state
+        self.log.info(
+            "Waiting for job %s until %s, polling every %g s.", state.jobid, when(state.deadline), state.interval
+        )
         trigger = PikaJobTrigger(
             pika_conn_id=self.hook.pika_conn_id,
             jobid=state.jobid,
@@ -243,7 +251,7 @@ def completed(
     retry_failed: bool = False,
 ) -> dict[str, Any]:
     """
-    Push the results of a job that has ended: return its keys, and push its ``video_url`` as an XCom of its own.
+    Push the results of a job that has ended: return its keys, and push its ``status`` and ``video_url`` too.
 
     :param push: pushes an XCom, None where the task pushes none
     :param retry_failed: as for :func:`job_error`
@@ -254,9 +262,10 @@ def completed(
     if job.status != "completed":
         raise job_error(hook, job, retry_failed=retry_failed)
     if job.video_url is None:
-        log.warning("Job %s has completed, but there is no video among its attachments.", job.jobid)
+        log.warning("%s has completed, but there is no video among its attachments.", job.jobid)
     else:
-        log.info("Job %s has completed: %s", job.jobid, job.video_url)
+        log.info("%s has completed: %s", job.jobid, job.video_url)
     if push:
+        push("status", job.status)
         push("video_url", job.video_url)
     return job.public()

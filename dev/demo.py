@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import signal
 import sys
@@ -69,7 +70,10 @@ def main() -> int:
             begun = time.monotonic()
             print(f"Airflow {version('apache-airflow')} starting in {HOME.name}/ ...", flush=True)
             airflow = LocalAirflow(
-                HOME / "airflow", dags=ROOT / "example_dags", connections={"pika_default": emulator.connection}
+                HOME / "airflow",
+                dags=ROOT / "example_dags",
+                connections={"pika_default": emulator.connection},
+                called_back=["pika_default"],
             )
             with airflow:
                 print(f"Airflow is up after {time.monotonic() - begun:.0f} s: {airflow.url}", flush=True)
@@ -102,6 +106,7 @@ def _run(airflow: LocalAirflow, emulator: EmulatorClient) -> int:
     print(
         f"\nDone.\n"
         f"  jobid      {jobid}\n"
+        f"  its end    {_how_told(airflow, run_id)}\n"
         f"  video URL  {url}   (served while the emulator runs)\n"
         f"  film       {film.relative_to(ROOT)}   ({len(answer.content):,} bytes; a still: {still.relative_to(ROOT)})\n"
         f"\nWhat to try next:\n"
@@ -111,6 +116,12 @@ def _run(airflow: LocalAirflow, emulator: EmulatorClient) -> int:
         flush=True,
     )
     return 0
+
+
+def _how_told(airflow: LocalAirflow, run_id: str) -> str:
+    """Return how the waiting task came to know of the job's end."""
+    told = re.findall(r"told by the service after [\d.]+ s", airflow.runs.log(DAG, run_id, "wait"))
+    return told[-1] if told else "polled for"
 
 
 def _follow(airflow: LocalAirflow, emulator: EmulatorClient, run_id: str) -> None:

@@ -49,6 +49,7 @@ def main() -> int:
             ("list",): NAME,
         }.items():
             _ask(venv / "bin" / "airflow", ["providers", *command, "--output", "plain"], expected, env)
+        _ask(venv / "bin" / "airflow", ["plugins", "--output", "json"], "callbacks.plugin:PikaCallbackPlugin", env)
     print("  the wheel installs, and Airflow shows it without a warning of ours")
     return 0
 

@@ -196,13 +196,13 @@ def prepare(command: Command[P], /, *args: P.args, **fields: P.kwargs) -> Call:
 def get_job(jobid: str | None) -> Call:
     """Build the call that reads one job."""
     jobid = checked_jobid(jobid)
-    return Call(f"read job {jobid}", "GET", f"{JOBS_PATH}/?jobid={quote(jobid, safe='')}", jobid=jobid)
+    return Call(f"read {jobid}", "GET", f"{JOBS_PATH}/?jobid={quote(jobid, safe='')}", jobid=jobid)
 
 
 def cancel_job(jobid: str | None) -> Call:
     """Build the call that cancels one job (a GET with a side effect)."""
     jobid = checked_jobid(jobid)
-    return Call(f"cancel job {jobid}", "GET", f"{CANCEL_PATH}/?jobid={quote(jobid, safe='')}", jobid=jobid)
+    return Call(f"cancel {jobid}", "GET", f"{CANCEL_PATH}/?jobid={quote(jobid, safe='')}", jobid=jobid)
 
 
 def list_jobs() -> Call:

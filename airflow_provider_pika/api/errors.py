@@ -14,7 +14,7 @@ from typing import Any
 
 import pendulum
 
-from airflow_provider_pika.api.commands import Call, get_job
+from airflow_provider_pika.api.commands import ACCOUNT_PATH, CHECK_PATH, Call, get_job
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.exceptions import (
     PikaAuthError,
@@ -30,22 +30,24 @@ from airflow_provider_pika.exceptions import (
     PikaUnknownOutcomeError,
 )
 
-MAY_EXIST = (
-    "A job may have been made and paid for: look at the Discord channel, or at list_jobs() while it runs, before"
-    " submitting again; clearing the task means 'go on with a job that still runs, else make a new one and pay for it'."
+_MAY_EXIST = (
+    "A job may have been made and paid for: before submitting again look at the Discord channel, or while it runs at"
+    " 'airflow pika jobs{option}' (on Airflow 3.1 'python -m airflow_provider_pika jobs{option}'); clearing the task"
+    " means 'go on with a job that still runs, else make a new one and pay for it'."
 )
-_EXCERPT = 200
-# 408: the service gave up waiting for the rest of the request, which says nothing of what it did so far.
-_TRANSIENT = frozenset({408, 425})
+_EXCERPT = 120
+# 408: the server gave up waiting for the rest of the request, which says nothing of what it did so far.
+_TRANSIENT = frozenset({408, 425, 429})
+_NOT_IMPLEMENTED = 501
 # Whoever answers a read with these, in whatever form: the token or the subscription needs a person.
 _FINAL_IN_ANY_FORM = frozenset({401, 402})
 _NOT_THE_API = (
-    "This is no answer of the API: is a proxy or firewall in between, or the root URL in the connection's host wrong?"
-    " It may pass: try again later."
+    "Is a proxy or firewall in between, or the root URL (host) of {conn} wrong? It may pass: try again later."
 )
-_NOT_FOLLOWED = "Redirects are not followed: put the final root URL into the connection's host."
+_WRONG_ROOT = "Put the API's root URL into the host of {conn}, unless a proxy or firewall in between answers for it."
+_NOT_FOLLOWED = "Redirects are not followed: put the final root URL into the host of {conn}."
 _ENDED: dict[str, str] = {
-    "moderated": "The same input will be refused again: change the message, the prompt or the image.",
+    "moderated": "Change the message, the prompt or the image: the same input will be refused again.",
     "failed": (
         "Another try may work: clear the task that submitted it, or give that task retry_failed=True. Either makes,"
         " and pays for, a new job."
@@ -54,16 +56,30 @@ _ENDED: dict[str, str] = {
 }
 
 _ADVICE: dict[type[PikaError], str] = {
-    PikaAuthError: "Put a valid API token into the password of the connection.",
-    PikaPaymentError: "The useapi.net subscription is missing or has expired; renew it.",
-    PikaModeratedError: "The same input will be refused again: change the message, the prompt or the image.",
+    PikaAuthError: "Put a valid API token into the password of {conn}.",
+    PikaPaymentError: "Renew the useapi.net subscription of the API token in {conn}: it is missing or has expired.",
+    PikaModeratedError: "Change the message, the prompt or the image: the same input will be refused again.",
     PikaNotFoundError: "The job may be older than the 31 days the service keeps it, or belong to another API token.",
     PikaQueueFullError: "The channel runs as many jobs as it may and no job was made: submit again later.",
     PikaRateLimitedError: "The service asks for a pause and no job was made by this call: try again later.",
-    PikaRequestError: "The request itself is wrong: a retry cannot help.",
+    PikaRequestError: "Change the request: a retry cannot help.",
     PikaUnavailableError: "This may pass: try again later.",
-    PikaUnknownOutcomeError: MAY_EXIST,
+    PikaUnknownOutcomeError: _MAY_EXIST,
 }
+
+# A message's first words: whoever reads a log sees these, whatever is cut off behind them.
+_HEADLINE: dict[type[PikaError], str] = {
+    PikaAuthError: "API token refused",
+    PikaPaymentError: "No valid subscription",
+    PikaModeratedError: "Moderated",
+    PikaNotFoundError: "Not found",
+    PikaQueueFullError: "Queue full",
+    PikaRateLimitedError: "Rate limited",
+    PikaRequestError: "Refused",
+    PikaUnavailableError: "Server error",
+    PikaUnknownOutcomeError: "Server error after a submit",
+}
+_FOREIGN = "Not an answer of the API"
 
 _BY_STATUS: dict[int, type[PikaError]] = {
     401: PikaAuthError,
@@ -85,6 +101,23 @@ _NOT_RETRYABLE = (
 
 
 @dataclass(frozen=True)
+class Root:
+    """
+    Where the API is asked, and where that is written.
+
+    :param base_url: the API's root URL without a trailing slash; empty if the connection cannot be read just now
+    :param conn_id: the Airflow connection it comes from, which every message about a token, a host or a setting names
+    """
+
+    base_url: str
+    conn_id: str
+
+    def words(self, advice: str) -> str:
+        """Fill the connection's name into an advice."""
+        return advice.format(conn=f"the connection {self.conn_id!r}", option=f" --conn-id {self.conn_id}")
+
+
+@dataclass(frozen=True)
 class Answer:
     """An HTTP answer."""
 
@@ -98,97 +131,133 @@ def is_retryable(error: PikaError) -> bool:
     return not isinstance(error, _NOT_RETRYABLE)
 
 
-def read_job(call: Call, url: str, answer: Answer) -> Job:
+def is_transient_status(status: int) -> bool:
+    """Whether an HTTP status tells of a fault that may pass, whoever answers: the API, a CDN, an image's server."""
+    return status >= 500 or status in _TRANSIENT
+
+
+def may_exist(conn_id: str) -> str:
+    """Return what to do where nobody knows whether a submit made a job."""
+    return Root("", conn_id).words(_MAY_EXIST)
+
+
+def is_apis(answer: Answer) -> bool:
+    """
+    Whether an answer has the API's form, or may have had before it was cut short.
+
+    :param answer: to the check of the token, which the API answers with an object of its own or with its ``error``
+    """
+    # A gateway's page about a server that is down says nothing of whose server it is; a 501 comes from one that
+    # knows no such method, and so is not the API.
+    if answer.status in _FINAL_IN_ANY_FORM or (
+        is_transient_status(answer.status) and answer.status != _NOT_IMPLEMENTED
+    ):
+        return True
+    return not _is_foreign(answer)
+
+
+def wrong_root(root: Root, lost: PikaUnknownOutcomeError) -> PikaUnavailableError:
+    """
+    Return the error for a submit that was answered by somebody who is not the API, at a root URL where nothing is.
+
+    It may pass: a proxy can show a page of its own for everything while the API, behind it, has taken the submit. So
+    a retry looks for the job, as after any lost answer.
+    """
+    advice = root.words(_WRONG_ROOT)
+    return PikaUnavailableError(
+        f"The root URL {root.base_url} of the connection {root.conn_id!r} looks wrong: neither the submit nor GET"
+        f" {CHECK_PATH} was answered by the Pika API. {advice} The submit is remembered: a later attempt looks for its"
+        f" job before anything is sent again. {lost}",
+        status=lost.status,
+        error=lost.error,
+        details=lost.details,
+    )
+
+
+def read_job(call: Call, root: Root, answer: Answer) -> Job:
     """
     Read a job out of the answer to a submit, a read or a cancel.
 
     :raises PikaError: the kind the answer stands for
     """
-    body = _json(call, url, answer)
+    body = _json(call, root, answer)
     if not isinstance(body, dict):
-        raise _unreadable(call, url, answer, f"a {type(body).__name__} where a job belongs")
+        raise _unreadable(call, root, answer, f"a {type(body).__name__} where a job belongs")
     job = Job.from_answer(body, call.jobid)
     if not job.jobid:
-        raise _unreadable(call, url, answer, "a job without a jobid")
+        raise _unreadable(call, root, answer, "a job without a jobid")
     return job
 
 
-def read_jobids(call: Call, url: str, answer: Answer) -> list[str]:
+def read_jobids(call: Call, root: Root, answer: Answer) -> list[str]:
     """Read the list of running jobids."""
-    body = _json(call, url, answer)
+    body = _json(call, root, answer)
     if not isinstance(body, list) or not all(isinstance(jobid, str) for jobid in body):
-        raise _unreadable(call, url, answer, f"a {type(body).__name__} where a list of jobids belongs")
+        raise _unreadable(call, root, answer, f"a {type(body).__name__} where a list of jobids belongs")
     return body
 
 
-def read_accounts(call: Call, url: str, answer: Answer) -> dict[str, Any]:
+def read_accounts(call: Call, root: Root, answer: Answer) -> dict[str, Any]:
     """Read the configured accounts by channel; the API answers 404 with an empty body when there is none."""
     if answer.status == 404 and not answer.text.strip():
         return {}
-    return read_object(call, url, answer)
+    return read_object(call, root, answer)
 
 
-def read_object(call: Call, url: str, answer: Answer) -> dict[str, Any]:
+def read_object(call: Call, root: Root, answer: Answer) -> dict[str, Any]:
     """Read any JSON object."""
-    body = _json(call, url, answer)
+    body = _json(call, root, answer)
     if not isinstance(body, dict):
-        raise _unreadable(call, url, answer, f"a {type(body).__name__} where an object belongs")
+        raise _unreadable(call, root, answer, f"a {type(body).__name__} where an object belongs")
     return body
 
 
-def read_nothing(call: Call, url: str, answer: Answer) -> None:
+def read_nothing(call: Call, root: Root, answer: Answer) -> None:
     """Take an answer that has no body, as that of a changed account."""
     if not 200 <= answer.status < 300:
-        _json(call, url, answer)
+        _json(call, root, answer)
 
 
-def lost(call: Call, url: str, reason: object, *, left: bool, cut: bool = False) -> PikaError:
+def lost(call: Call, root: Root, reason: object, *, left: bool, cut: bool = False) -> PikaError:
     """
-    Word a call that got no answer.
+    Return the error for a call that got no answer.
 
     :param reason: what the transport said
     :param left: whether the request began to leave: only then can a submit have made a job
     :param cut: whether the answer had begun to come
     """
-    about = str(reason) or type(reason).__name__
-    said = f"{'an answer that was cut short' if cut else 'no answer'} ({about})"
+    headline = f"{'Answer cut short' if cut else 'No answer'} ({str(reason) or type(reason).__name__})"
     if call.is_submit and left:
-        return _error(PikaUnknownOutcomeError, call, url, said)
-    hint = " Is the host in the connection right, and does it speak http or https as written there?" if not left else ""
-    return _error(PikaUnavailableError, call, url, said, advice=_ADVICE[PikaUnavailableError] + hint)
+        return _error(PikaUnknownOutcomeError, call, root, headline)
+    hint = "" if left else " Is the host of {conn} right, and does it speak http or https as written there?"
+    return _error(PikaUnavailableError, call, root, headline, advice=_ADVICE[PikaUnavailableError] + hint)
 
 
-def job_failed(job: Job, base_url: str) -> PikaJobFailedError:
-    """
-    Word a job that ended badly.
-
-    :param base_url: the API's root URL, empty if the connection cannot be read just now
-    """
+def job_failed(job: Job, root: Root) -> PikaJobFailedError:
+    """Return the error for a job that ended badly."""
     call = get_job(job.jobid)
-    error = _text_of(job.raw.get("error"))
-    details = _text_of(job.raw.get("errorDetails"))
+    advice = _ENDED.get(job.status, "")
     return PikaJobFailedError(
-        f"Job {job.jobid} ended {job.status}: {job.reason}. Asked: GET {base_url}{call.target}."
-        f" {_ENDED.get(job.status, '')}".rstrip(),
-        error=error,
-        details=details,
+        f"{job.status.capitalize()}: {job.reason.rstrip('. ')}. {advice}{' ' if advice else ''}{_asked(call, root)}",
+        error=_text_of(job.raw.get("error")),
+        details=_text_of(job.raw.get("errorDetails")),
         jobid=job.jobid,
     )
 
 
-def _json(call: Call, url: str, answer: Answer) -> Any:
+def _json(call: Call, root: Root, answer: Answer) -> Any:
     try:
         body = json.loads(answer.text)
     except (ValueError, RecursionError):
         body = None
     if 200 <= answer.status < 300:
         if body is None:
-            raise _unreadable(call, url, answer, _what_instead_of_json(answer), advice=_not_the_api(call, answer))
+            raise _unreadable(call, root, answer, _what_instead_of_json(answer))
         return body
-    raise _refusal(call, url, answer, body if isinstance(body, dict) else {})
+    raise _refusal(call, root, answer, body if isinstance(body, dict) else {})
 
 
-def _refusal(call: Call, url: str, answer: Answer, body: dict[str, Any]) -> PikaError:
+def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> PikaError:
     status = answer.status
     about: dict[str, Any] = {
         "status": status,
@@ -197,43 +266,103 @@ def _refusal(call: Call, url: str, answer: Answer, body: dict[str, Any]) -> Pika
         "jobid": _text_of(body.get("jobid")) or call.jobid,
         "retry_after": retry_after(body.get("errorDetails"), answer.headers),
     }
-    said = f"HTTP {status}" + (f" {about['error']!r}" if about["error"] else "")
+    # Its own words; without any, what there is instead of them.
+    said = (about["error"] or "").rstrip(". ")
     if about["details"]:
         said += f" ({about['details']})"
-    if not body and answer.text.strip():
-        said += f", {_what_instead_of_json(answer)}"
+    if not said and answer.text.strip():
+        said = _what_instead_of_json(answer)
     if status == 429:
         executing = body.get("executingJobs")
         if isinstance(executing, list):
             jobids = [str(jobid) for jobid in executing]
-            said += f", {len(jobids)} jobs running"
-            return _error(PikaQueueFullError, call, url, said, executing_jobs=jobids, **about)
-        return _error(PikaRateLimitedError, call, url, said, **about)
-    if status >= 500 or status in _TRANSIENT:
-        kind = PikaUnknownOutcomeError if call.is_submit else PikaUnavailableError
-        return _error(kind, call, url, said, advice=None if body else _not_the_api(call, answer), **about)
+            said = f"{len(jobids)} job{'s' * (len(jobids) != 1)} running" + (f", {said}" if about["error"] else "")
+            return _refused(PikaQueueFullError, call, root, said, executing_jobs=jobids, **about)
+        return _refused(PikaRateLimitedError, call, root, said, **about)
+    if is_transient_status(status):
+        if call.is_submit:
+            # A gateway's page about a server that is down: the API may well be behind it, and have taken the submit.
+            about["foreign"] = status == _NOT_IMPLEMENTED and _is_foreign(answer)
+            return _refused(PikaUnknownOutcomeError, call, root, said, **about)
+        advice = None if body else _not_the_api(call, answer)
+        return _refused(PikaUnavailableError, call, root, said, advice=advice, **about)
     if 300 <= status < 400:
-        said += f", a redirect to {answer.headers.get('location', 'nowhere')}"
+        headline = f"Redirected (HTTP {status}) to {answer.headers.get('location', 'nowhere')}"
         # Following it would send the body, and the Discord token in it, to a host nobody chose.
         if call.is_submit:
-            return _error(PikaRequestError, call, url, said, advice=_NOT_FOLLOWED, **about)
+            return _error(PikaRequestError, call, root, headline, advice=_NOT_FOLLOWED, **about)
         # A login page on the way to the API redirects a read for a while: no reason to give up a job that runs.
-        return _error(PikaUnavailableError, call, url, said, advice=f"{_NOT_FOLLOWED} {_NOT_THE_API}", **about)
+        advice = f"{_NOT_FOLLOWED} {_NOT_THE_API}"
+        return _error(PikaUnavailableError, call, root, headline, advice=advice, **about)
     if not call.is_submit and status not in _FINAL_IN_ANY_FORM and not isinstance(body.get("error"), str):
         # A firewall's page about a read says nothing of the job, which runs on and is paid for.
-        if body:
-            said += f", {_what_instead_of_json(answer)}"
-        return _error(PikaUnavailableError, call, url, said, advice=_NOT_THE_API, **about)
+        return _foreign(PikaUnavailableError, call, root, answer, **about)
+    kind = _BY_STATUS.get(status, PikaRequestError)
+    if call.is_submit and status not in _FINAL_IN_ANY_FORM and _is_foreign(answer):
+        # No job was made, but it is not the input that is wrong.
+        return _foreign(kind, call, root, answer, advice=_WRONG_ROOT, **about)
+    advice = None
     if status == 404 and not call.jobid:
-        advice = "The API has no such route: is the root URL in the connection's host right?"
-        return _error(PikaNotFoundError, call, url, said, advice=advice, **about)
-    return _error(_BY_STATUS.get(status, PikaRequestError), call, url, said, **about)
+        wrong = "Is the root URL (host) of {conn} right? The API there knows no such route."
+        nothing = "No account is configured for this channel: 'airflow pika accounts{option}' lists those that are."
+        advice = nothing if call.target.startswith(f"{ACCOUNT_PATH}/") and about["error"] else wrong
+    return _refused(kind, call, root, said, advice=advice, **about)
 
 
-def _unreadable(call: Call, url: str, answer: Answer, what: str, *, advice: str | None = None) -> PikaError:
-    kind = PikaUnknownOutcomeError if call.is_submit else PikaUnavailableError
-    said = f"HTTP {answer.status} with {what}"
-    return _error(kind, call, url, said, advice=advice, status=answer.status, jobid=call.jobid)
+def _refused(kind: type[PikaError], call: Call, root: Root, said: str, **about: Any) -> PikaError:
+    headline = f"{_HEADLINE[kind]} (HTTP {about['status']})"
+    return _error(kind, call, root, f"{headline}: {said}" if said else headline, **about)
+
+
+def _unreadable(call: Call, root: Root, answer: Answer, what: str) -> PikaError:
+    about: dict[str, Any] = {"status": answer.status, "jobid": call.jobid}
+    if call.is_submit:
+        return _foreign(PikaUnknownOutcomeError, call, root, answer, what, foreign=_is_foreign(answer), **about)
+    return _foreign(PikaUnavailableError, call, root, answer, what, advice=_not_the_api(call, answer), **about)
+
+
+def _foreign(
+    kind: type[PikaError],
+    call: Call,
+    root: Root,
+    answer: Answer,
+    what: str | None = None,
+    *,
+    advice: str | None = "",
+    **about: Any,
+) -> PikaError:
+    """Return the error for an answer that is no job, no list, or not the API's at all."""
+    if advice == "":
+        advice = _NOT_THE_API if kind is PikaUnavailableError else None
+    if call.target == CHECK_PATH and not _is_broken(answer):
+        # The check of a connection, which nobody waits for: its reader is the one who has just typed the host.
+        headline = f"The root URL {root.base_url} of the connection {root.conn_id!r} looks wrong (HTTP {answer.status})"
+        advice = f"{_NOT_THE_API} {_WRONG_ROOT}"
+    else:
+        headline = f"{_FOREIGN if _is_foreign(answer) else 'Unreadable answer'} (HTTP {answer.status})"
+    return _error(kind, call, root, f"{headline}: {what or _what_instead_of_json(answer)}", advice=advice, **about)
+
+
+def _is_foreign(answer: Answer) -> bool:
+    """Whether a submit's or a read's answer is somebody else's; what was cut short or left empty may be the API's."""
+    text = answer.text.strip()
+    if not text:
+        return answer.status == _NOT_IMPLEMENTED
+    return not _is_broken(answer) and not _is_apis_object(answer.status, text)
+
+
+def _is_broken(answer: Answer) -> bool:
+    text = answer.text.strip()
+    return not text or (text[0] in "{[" and not _is_json(text))
+
+
+def _is_apis_object(status: int, text: str) -> bool:
+    """Whether a text is JSON as the API sends it: an object, that of a refusal with its ``error``."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(body, dict) and (200 <= status < 300 or isinstance(body.get("error"), str))
 
 
 def _not_the_api(call: Call, answer: Answer) -> str | None:
@@ -265,12 +394,17 @@ def _is_json(text: str) -> bool:
 
 
 def _error(
-    kind: type[PikaError], call: Call, url: str, said: str, *, advice: str | None = None, **about: Any
+    kind: type[PikaError], call: Call, root: Root, headline: str, *, advice: str | None = None, **about: Any
 ) -> PikaError:
+    """Return an error whose message says the cause first, then what to do, and the call with its URL last."""
     jobid = about.get("jobid")
     concerning = f" The job is {jobid}." if jobid and not call.jobid else ""
-    message = f"Asked to {call.purpose} ({call.method} {url}). Came back: {said}.{concerning} {advice or _ADVICE[kind]}"
+    message = f"{headline}. {root.words(advice or _ADVICE[kind])}{concerning} {_asked(call, root)}"
     return kind(message, **({"jobid": call.jobid} | about))
+
+
+def _asked(call: Call, root: Root) -> str:
+    return f"(asked to {call.purpose}: {call.method} {root.base_url}{call.target})"
 
 
 def _text_of(value: Any) -> str | None:

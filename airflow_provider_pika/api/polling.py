@@ -6,6 +6,8 @@ Times are UTC epoch seconds, so that they can be stored, sent to a triggerer and
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -32,6 +34,17 @@ MAX_BACKOFF = 300.0
 TRANSIENT_LIMIT = 10
 # A fresh jobid may be unknown to the service for a moment; one that never existed must not be waited for.
 NOT_FOUND_LIMIT = 3
+# A waiting task's log gets a line once a minute at most; two seconds less, or every other 30 s poll would come too soon
+# for it by milliseconds.
+LINE_INTERVAL = 58.0
+# Lines a second in the logs of all who wait on a connection in one triggerer: each is written on its event loop.
+LINES_PER_SECOND = 10
+# The list of running jobs tells of no progress. So a job that is on it is read too once a minute while so few wait;
+# where more do, the one whose read is the oldest, one with each list: two requests an interval, however many wait.
+READ_INTERVAL = 58.0
+FEW_WAITERS = 10
+
+_PERCENTAGE = re.compile(r"(?<![\d.])(\d{1,3})(?:\.\d+)? ?%")
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,7 @@ class PollOutcome:
     :param after: seconds to the next poll
     :param timed_out: whether the deadline has passed
     :param note: what to tell the log
+    :param told_after: if the service itself called, how many seconds before the poll's answer
     """
 
     job: Job | None = None
@@ -49,11 +63,16 @@ class PollOutcome:
     timed_out: bool = False
     after: float = 0.0
     note: str = ""
+    told_after: float | None = None
 
     @property
     def is_last(self) -> bool:
         """Whether the wait is over."""
         return bool(self.job or self.error or self.timed_out)
+
+    def __str__(self) -> str:
+        told = "" if self.told_after is None else f", told by the service after {self.told_after:.1f} s"
+        return self.note + told
 
 
 @dataclass
@@ -88,16 +107,18 @@ class PollState:
         return PollOutcome(after=max(MIN_POLL_INTERVAL, min(outcome.after, left)), note=outcome.note)
 
     def timeout_message(self) -> str:
-        """Word a wait that is over without an end of the job."""
-        return f"Job {self.jobid} did not end by {when(self.deadline)}; the last poll: {self.last}."
+        """Return the message of a wait that is over without an end of the job."""
+        return f"Timed out: {self.jobid} did not end by {when(self.deadline)}; the last poll: {self.last}."
 
     def _read(self, job: Job) -> PollOutcome:
         self.transient_errors = self.not_found = 0
         if job.is_final:
-            return PollOutcome(job=job, note=f"job {job.jobid} is {job.status}")
+            return PollOutcome(job=job, note=f"{job.jobid} is {job.status}")
         state = job.status or "in no state the API names"
         unknown = "" if job.is_known else ", a state this version does not know: taken for running"
-        return PollOutcome(after=self.interval, note=f"job {job.jobid} is {state}{unknown}")
+        done = percentage(job)
+        progress = "" if done is None else f" ({done}%)"
+        return PollOutcome(after=self.interval, note=f"{job.jobid} is {state}{progress}{unknown}")
 
     def _failed(self, error: PikaError, spread: float) -> PollOutcome:
         missing = isinstance(error, PikaNotFoundError)
@@ -106,7 +127,7 @@ class PollState:
         if missing and self.not_found < NOT_FOUND_LIMIT:
             return PollOutcome(
                 after=self.interval,
-                note=f"the API does not know job {self.jobid} (yet): poll {self.not_found} of {NOT_FOUND_LIMIT}",
+                note=f"the API does not know {self.jobid} (yet): poll {self.not_found} of {NOT_FOUND_LIMIT}",
             )
         if not isinstance(error, (PikaUnavailableError, PikaRateLimitedError, PikaQueueFullError)):
             return PollOutcome(error=error, note=str(error))
@@ -118,9 +139,61 @@ class PollState:
         return PollOutcome(after=max(later, self.interval, asked), note=note)
 
 
+@dataclass
+class Told:
+    """
+    What the log of one waiting task was told last.
+
+    :param text: the words
+    :param at: when, epoch seconds; long ago if they are only what goes without saying
+    """
+
+    text: str
+    at: float = float("-inf")
+
+    def is_news(self, text: str, now: float) -> bool:
+        """Whether to tell it this too: it is something else, and the last line is not of this minute."""
+        return text != self.text and now - self.at >= LINE_INTERVAL
+
+
+@dataclass
+class Lines:
+    """The lines of all who wait on a connection: never many at the same instant."""
+
+    _next: float = 0.0
+
+    def delay(self, now: float) -> float | None:
+        """Return in how many seconds there is room for one more line; None if only after it has become stale."""
+        delay = max(0.0, self._next - now)
+        if delay > LINE_INTERVAL:
+            return None
+        self._next = now + delay + 1 / LINES_PER_SECOND
+        return delay
+
+
+def reads_beside_list(ages: Sequence[float]) -> int:
+    """
+    Return how many jobs to read although the list names them, those with the oldest reads first.
+
+    :param ages: how long ago each that waits read its job, in seconds
+    """
+    old = sum(age >= READ_INTERVAL for age in ages)
+    return old if len(ages) <= FEW_WAITERS else min(old, 1)
+
+
+def percentage(job: Job) -> int | None:
+    """Return how far a job is by its ``content``, None if that does not say; a prompt's own "50 %" is not it."""
+    content = str(job.raw.get("content") or "")
+    for name in ("prompt", "message"):
+        if said := str(job.raw.get(name) or ""):
+            content = content.replace(said, "")
+    found = [int(number) for number in _PERCENTAGE.findall(content)]
+    return found[-1] if found and found[-1] <= 100 else None
+
+
 def _gave_up(error: PikaError, jobid: str) -> PikaError:
     return PikaUnavailableError(
-        f"Gave up polling job {jobid} after {TRANSIENT_LIMIT} failed polls in a row; the job was left alone and may"
+        f"Gave up polling {jobid} after {TRANSIENT_LIMIT} failed polls in a row; the job was left alone and may"
         f" still end. The last error: {error}",
         status=error.status,
         error=error.error,
@@ -153,10 +226,10 @@ def seconds_of(value: Any) -> float:
 
 
 def when(epoch: float) -> str:
-    """Word a moment in UTC."""
+    """Format a moment in UTC."""
     return pendulum.from_timestamp(epoch).format("YYYY-MM-DD HH:mm:ss [UTC]")
 
 
 def duration(seconds: float) -> str:
-    """Word a duration."""
+    """Format a duration."""
     return pendulum.duration(seconds=round(seconds)).in_words(locale="en") if seconds >= 1 else f"{seconds:g} s"

@@ -102,11 +102,22 @@ class ChannelQueue:
         if not self.full_at:
             # Only a rate limit has been met so far, nothing tells how many slots there are: one at a time.
             self.free = 1
-        if now < self.not_before:
-            return 0
-        if not self.free and now - self._moved_at >= STALL_TIMEOUT:
+        if not self.free and now - self._moved_at >= STALL_TIMEOUT and now >= self.not_before:
             # The list may lie: one is released and brings fresh news.
             self.free = 1
+        return self._release(waiting, now)
+
+    def after_end(self, jobid: str, *, waiting: int, now: float) -> int:
+        """Take in that a job was read as ended, which its list may show late; return how many are released now."""
+        if jobid not in self.blockers:
+            return 0
+        self.blockers.discard(jobid)
+        self.free += 1
+        return self._release(waiting, now)
+
+    def _release(self, waiting: int, now: float) -> int:
+        if now < self.not_before:
+            return 0
         go = min(self.free, waiting)
         self.free -= go
         self.released += [now] * go
@@ -114,9 +125,21 @@ class ChannelQueue:
             self._moved_at = now
         return go
 
+    def place(self, number: int, channel: str) -> str:
+        """Word a waiter's place in the queue, the first being number 1."""
+        where = f"channel {channel}" if channel else "any channel"
+        jobs = f"{len(self.blockers)} {'job runs' if len(self.blockers) == 1 else 'jobs run'}"
+        return f"{ordinal(number)} in line for {where} among those in this triggerer, {jobs}"
+
     def _meet(self, running: set[str]) -> None:
         """Take jobs nobody knew for those of released waiters: they hold the slots now."""
         arrived = sorted(running - self._known)[: len(self.released)]
         del self.released[: len(arrived)]
         self.blockers |= set(arrived)
         self._known |= running
+
+
+def ordinal(number: int) -> str:
+    """Word a place in a line."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

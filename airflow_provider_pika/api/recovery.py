@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from typing import Any
 
+from airflow_provider_pika.api.callback import mailbox_of
 from airflow_provider_pika.api.job import Job
 
 # The service shows what it knows of a job late by up to a minute: a job is looked for at least so long.
@@ -30,6 +31,9 @@ IN_PLACE_LIMIT = 90.0
 # list its job: so many polls, so far apart, cover both.
 SEARCH_POLLS = 7
 SEARCH_PAUSE = 20.0
+# Where the service calls back it is worth waiting on: the call names the job as it ends, which takes minutes.
+CALLBACK_POLLS = 15
+CALLBACK_PAUSE = 60.0
 # A poll that failed makes the next one later, but no later than this: the job may end meanwhile.
 SEARCH_BACKOFF_LIMIT = 60.0
 # An intent older than this when the request's first byte is due belongs to a process that was held up: another
@@ -63,11 +67,14 @@ class Record:
     :param asked_at: epoch seconds at which that submit was sent, by that worker's clock
     :param jobid: the job the API answered with
     :param lost: the error by which that submit's answer was lost, as an event; None if the process died
-    :param ruled_out: an earlier job that may carry the same reference and is not the one
+    :param ruled_out: jobs that may be taken for the one that is looked for, and are not: an earlier one that may carry
+        the same reference, and what the mailbox holds of others
+    :param mailbox: the key under which callbacks for that submit are collected; None: nobody calls back
     :param sends: how many submits the try has sent whose outcome is not known
     :param polls: how many polls of the search for its job have gone through
     :param transient_errors: how many have failed in a row
     :param searched_by: the try those two were counted in
+    :param is_void: whether it has been proved that what was sent under the reference made no job, as far as that can be
     """
 
     max_tries: int
@@ -79,25 +86,48 @@ class Record:
     asked_at: float = 0.0
     jobid: str | None = None
     lost: dict[str, Any] | None = None
-    ruled_out: str | None = None
+    ruled_out: tuple[str, ...] = ()
     sends: int = 0
     polls: int = 0
     transient_errors: int = 0
     searched_by: int = 0
+    mailbox: str | None = None
+    is_void: bool = False
 
     @property
     def is_open(self) -> bool:
         """Whether there is anything in it that a later attempt must know to pay only once."""
-        return bool(self.reply_ref or self.jobid)
+        return bool(self.reply_ref or self.jobid or self.ruled_out)
+
+    @property
+    def is_searchable(self) -> bool:
+        """Whether its job can be known: by a reference that nobody else uses, or by the mailbox its replyUrl names."""
+        return self.trusted or self.mailbox is not None
+
+    def is_own(self, job: Job) -> bool:
+        """
+        Whether a job that was read is the one this submit made.
+
+        The mailbox in its ``replyUrl`` tells even where others use the same reference. Where the service tells of no
+        mailbox, the reference must do, if it can.
+        """
+        if job.raw.get("replyRef") != self.reply_ref:
+            return False
+        told = mailbox_of(job.raw.get("replyUrl"))
+        return told == self.mailbox if told and self.mailbox else self.trusted
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON-ready data."""
-        return asdict(self)
+        return {**asdict(self), "ruled_out": list(self.ruled_out)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
         """Read a record; what another version added is left aside."""
-        return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
+        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        # One jobid or none is what earlier versions wrote.
+        ruled_out = known.get("ruled_out") or ()
+        known["ruled_out"] = (ruled_out,) if isinstance(ruled_out, str) else tuple(ruled_out)
+        return cls(**known)
 
 
 @dataclass
@@ -156,19 +186,24 @@ def after_reading(job: Job, *, cleared: bool, same_inputs: bool, retry_failed: b
     return Next.SUBMIT if job.status == "failed" and retry_failed else Next.FAIL
 
 
-def after_search(*, polls: int, trusted: bool, cleared: bool, resubmit_unknown: bool) -> Next:
+def after_search(record: Record, *, polls: int, cleared: bool, resubmit_unknown: bool) -> Next:
     """
-    Decide how a later attempt goes on that finds an intent, and no running job that carries its reference.
+    Decide how a later attempt goes on that finds an intent and not its job, neither in the mailbox nor running.
 
     Nothing on the list proves nothing once a job can have ended: so it never submits by itself, whatever the intent's
-    age. The user's flag and a person's clear are the two ways on, and they too wait for the whole search.
+    age. The user's flag and a person's clear are the two ways on, and they too wait for the whole search. What was
+    proved to have made no job was looked for only once more, in its mailbox above all.
 
+    :param record: the intent
     :param polls: how many polls of the search have gone through
-    :param trusted: whether the reference can be searched for at all
     """
-    if trusted and polls < SEARCH_POLLS:
+    if record.is_void:
+        return Next.SUBMIT
+    may_submit = cleared or resubmit_unknown
+    wanted = CALLBACK_POLLS if record.mailbox and not may_submit else SEARCH_POLLS
+    if record.is_searchable and polls < wanted:
         return Next.RESCHEDULE
-    return Next.SUBMIT if cleared or resubmit_unknown else Next.FAIL
+    return Next.SUBMIT if may_submit else Next.FAIL
 
 
 def digest(*parts: Any) -> str:

@@ -16,8 +16,8 @@ from airflow_provider_pika.files.transfer import (
     Offer,
     Part,
     Step,
-    judge_answer,
     megabytes,
+    read_answer,
     resume_wait,
 )
 
@@ -113,7 +113,7 @@ class Download:
                 timeout=(web.CONNECT_TIMEOUT, web.READ_TIMEOUT),
             ) as response:
                 status = response.status_code
-                offer = judge_answer(
+                offer = read_answer(
                     status, response.headers, self._part, size=self._source.size, page=self._source.page
                 )
                 if taken := offer.step in (Step.APPEND, Step.REPEAT, Step.RESTART):
@@ -150,16 +150,21 @@ class Download:
         return False
 
     def _turned_away(self, offer: Offer, status: int) -> None:
-        asked = f"Asked for the file {self._source.name} (GET {storage.clean(self._url)}). Came back: {offer.said}."
+        name, asked = self._source.name, f"(asked the CDN: GET {storage.clean(self._url)})"
         if offer.step is Step.FRESH_LINK:
-            self._log.info("%s The link may have expired: reading the job again.", asked)
+            self._log.info("The link of %s may have expired (%s): reading the job again. %s", name, offer.said, asked)
             link = self._fresh_link()
             if link is None:
-                advice = "The job was read again, and its fresh link is no better: the file is gone."
-                raise PikaNotFoundError(f"{asked} {advice}", status=status)
+                raise PikaNotFoundError(
+                    f"The file {name} is gone ({offer.said}): the job was read again, and its fresh link is no better."
+                    f" {asked}",
+                    status=status,
+                )
             self._url = link
         elif offer.step is Step.GIVE_UP:
-            raise PikaRequestError(f"{asked} The CDN refuses this request: a retry cannot help.", status=status)
+            raise PikaRequestError(
+                f"The CDN refuses the file {name} ({offer.said}): a retry cannot help. {asked}", status=status
+            )
         else:
             if offer.part.offset < self._sink.written:
                 self._again()
@@ -170,8 +175,9 @@ class Download:
         name, have, tries = self._source.name, megabytes(self._sink.written), f"{self._breaks + 1} of {BREAK_LIMIT}"
         if self._breaks >= BREAK_LIMIT:
             raise PikaUnavailableError(
-                f"Gave up on the file {name} (GET {storage.clean(self._url)}) after {self._breaks} breaks, with {have}"
-                f" received. The last one: {said}. Nothing was stored. This may pass: try again while the link lasts.",
+                f"Gave up on the file {name} after {self._breaks} breaks, with {have} received. The last one: {said}."
+                " Nothing was stored. This may pass: try again while the link lasts. (asked the CDN: GET"
+                f" {storage.clean(self._url)})",
                 status=status,
             )
         wait = resume_wait(self._breaks)

@@ -13,12 +13,12 @@ from typing import IO, NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from airflow_provider_pika.api.commands import IMAGE_MAX_BYTES
+from airflow_provider_pika.api.errors import is_transient_status
 from airflow_provider_pika.exceptions import PikaError, PikaRequestError, PikaUnavailableError
 from airflow_provider_pika.files import storage, web
 from airflow_provider_pika.files.multipart import ImagePart
 
 _HEAD = 512
-_IN_PASSING = frozenset({408, 425, 429})
 _REFUSED = "Nothing was sent."
 _MAGIC = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
@@ -155,7 +155,7 @@ def _download(url: str, target: IO[bytes], max_bytes: int) -> tuple[str, str | N
 
 
 def _check_answer(url: str, status: int, told: str | None) -> None:
-    if status >= 500 or status in _IN_PASSING:
+    if is_transient_status(status):
         raise PikaUnavailableError(
             f"The image {_shown(url)!r} could not be fetched: its server answered HTTP {status}. This may pass."
             f" {_REFUSED}",

@@ -12,6 +12,7 @@ from string import Formatter
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from airflow_provider_pika.api.errors import is_transient_status
 from airflow_provider_pika.exceptions import PikaRequestError
 
 DEFAULT_FILENAME = "{jobid}_{index}{ext}"
@@ -22,7 +23,6 @@ _PLACEHOLDERS = frozenset({"jobid", "index", "ext"})
 _LONGEST_JOBID = 150
 _LONGEST_NAME = 200
 _GONE = frozenset({401, 403, 404, 410})
-_IN_PASSING = frozenset({408, 425, 429})
 
 
 def names_job(template: str) -> bool:
@@ -100,7 +100,7 @@ class Existing(Enum):
     REFUSE = "refused"
 
 
-def judge_existing(found: int, size: int | None, *, overwrite: bool, own_name: bool) -> Existing:
+def existing_file(found: int, size: int | None, *, overwrite: bool, own_name: bool) -> Existing:
     """
     Decide about a file that is already where a download would go.
 
@@ -155,7 +155,7 @@ class Part:
 @dataclass(frozen=True)
 class Offer:
     """
-    An answer of the CDN, judged.
+    What an answer of the CDN offers.
 
     :param part: what the file is known to be, from now on
     :param said: the answer in words
@@ -166,7 +166,7 @@ class Offer:
     said: str
 
 
-def judge_answer(status: int, headers: Mapping[str, str], part: Part, *, size: int | None, page: bool = False) -> Offer:
+def read_answer(status: int, headers: Mapping[str, str], part: Part, *, size: int | None, page: bool = False) -> Offer:
     """
     Decide what an answer of the CDN means.
 
@@ -178,7 +178,7 @@ def judge_answer(status: int, headers: Mapping[str, str], part: Part, *, size: i
     said = f"HTTP {status}"
     if status in _GONE:
         return Offer(Step.FRESH_LINK, part, said)
-    if status >= 500 or status in _IN_PASSING:
+    if is_transient_status(status):
         return Offer(Step.AGAIN, part, said)
     if status == 416:
         return Offer(Step.AGAIN, Part(), f"{said}: there is no rest to get")
@@ -221,5 +221,5 @@ def resume_wait(breaks: int) -> float:
 
 
 def megabytes(size: float) -> str:
-    """Word a size."""
+    """Format a size."""
     return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"

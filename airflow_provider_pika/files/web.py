@@ -38,7 +38,7 @@ def _of_the_url(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def reason(error: Exception) -> str:
-    """Word a failed request by its root cause, without the secrets of the URL that was asked."""
+    """Return the root cause of a failed request, without the secrets of the URL that was asked."""
     root: BaseException = error
     while True:
         cause = getattr(root, "reason", None) or next((a for a in root.args if isinstance(a, BaseException)), None)

@@ -12,7 +12,13 @@ from airflow.sdk import BaseHook
 
 from airflow_provider_pika.api import commands, errors
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.exceptions import PikaError, PikaJobFailedError, PikaRequestError, PikaUnavailableError
+from airflow_provider_pika.exceptions import (
+    PikaError,
+    PikaJobFailedError,
+    PikaRequestError,
+    PikaUnavailableError,
+    PikaUnknownOutcomeError,
+)
 from airflow_provider_pika.hooks.settings import PikaSettings, is_token
 from airflow_provider_pika.hooks.transport import Transport
 from airflow_provider_pika.provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Reader = Callable[[commands.Call, str, errors.Answer], T]
+Reader = Callable[[commands.Call, errors.Root, errors.Answer], T]
 
 
 def _submits(command: commands.Command[P]) -> Callable[Concatenate[PikaHook, P], Job]:
@@ -85,7 +91,9 @@ class PikaHook(BaseHook):
         # Airflow hands a failing secrets backend over as "not found", and a backend may raise anything: 25 s of that
         # failed every wait for good, so none of it is final.
         except Exception as error:
-            # Its text stays out of ours: a connection that cannot be parsed may be quoted in it.
+            # Its text stays out of ours: a connection that cannot be parsed may be quoted in it. So do its frames, with
+            # which Airflow's log would show it.
+            error.with_traceback(None)
             raise PikaUnavailableError(
                 f"The Airflow connection {self.pika_conn_id!r} does not exist or could not be read"
                 f" ({type(error).__name__}): see that there is one of type 'pika' with the API token as its password"
@@ -230,16 +238,32 @@ class PikaHook(BaseHook):
             self._send(commands.check_token(), errors.read_object)
         except PikaError as error:
             return False, str(error)
-        return True, f"The API at {self.settings.base_url} accepts the token."
+        return True, f"The API at {self.settings.base_url} accepts the token of the connection {self.pika_conn_id!r}."
 
     def job_failed(self, job: Job) -> PikaJobFailedError:
         """Return the error for a job that ended badly, naming the URL that tells of it."""
         try:
-            base_url = self.settings.base_url
+            root = self.settings.root
         except PikaError:
             # Only the text needs it: a connection that cannot be read just now must not hide how the job ended.
-            base_url = ""
-        return errors.job_failed(job, base_url)
+            root = errors.Root("", self.pika_conn_id)
+        return errors.job_failed(job, root)
+
+    def wrong_root(self, lost: PikaUnknownOutcomeError) -> PikaUnavailableError | None:
+        """
+        Return what to raise where a submit was answered by somebody who is not the API; None if the API may be there.
+
+        Asks the host once more where the answer was not the API's: ``GET /v2/account``, which is free.
+
+        :param lost: what the submit raised
+        """
+        if not lost.foreign:
+            return None
+        try:
+            answer = self._transport.send(commands.check_token())
+        except PikaError:
+            return None
+        return None if errors.is_apis(answer) else errors.wrong_root(self.settings.root, lost)
 
     def _send(
         self,
@@ -250,7 +274,7 @@ class PikaHook(BaseHook):
         after_body: Callable[[], None] | None = None,
     ) -> T:
         answer = self._transport.send(call, files, before_body=before_body, after_body=after_body)
-        return read(call, self.settings.base_url + call.target, answer)
+        return read(call, self.settings.root, answer)
 
     # The connection form of Airflow 3.1, derived from the one that later versions take from provider_info.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_pika.api.commands import MAX_JOBS_LIMIT
+from airflow_provider_pika.api.errors import Root
 from airflow_provider_pika.exceptions import PikaRequestError
 from airflow_provider_pika.provider_info import DEFAULT_HOST
 
@@ -33,7 +34,9 @@ class PikaSettings:
     What the hook needs of its connection. The secrets are kept out of ``repr``.
 
     :param base_url: root URL without a trailing slash
+    :param conn_id: the connection's id, for messages
     :param timeout: seconds a read waits for its answer
+    :param callback_url: the api-server's root as the service reaches it, without a trailing slash; None: nobody calls
     """
 
     base_url: str
@@ -42,6 +45,8 @@ class PikaSettings:
     discord: str | None = field(default=None, repr=False)
     max_jobs: int | None = None
     timeout: float = READ_TIMEOUT
+    callback_url: str | None = None
+    conn_id: str = ""
 
     @classmethod
     def from_connection(cls, conn_id: str, conn: Connection) -> PikaSettings:
@@ -69,7 +74,14 @@ class PikaSettings:
             discord=extra.get("discord_token") or None,
             max_jobs=_max_jobs(conn_id, extra.get("max_jobs")),
             timeout=_timeout(conn_id, extra.get("timeout")),
+            callback_url=_callback_url(conn_id, extra.get("callback_url")),
+            conn_id=conn_id,
         )
+
+    @property
+    def root(self) -> Root:
+        """Where the API is asked, as messages tell it."""
+        return Root(self.base_url, self.conn_id)
 
     @property
     def submit_timeout(self) -> float:
@@ -177,3 +189,23 @@ def _timeout(conn_id: str, value: Any) -> float:
     if not 0 < timeout < float("inf"):
         raise _bad(conn_id, f"has an extra 'timeout' of {value!r}: it must be a number of seconds above 0")
     return timeout
+
+
+def _callback_url(conn_id: str, value: Any) -> str | None:
+    """Read the api-server's root; a path is one that a proxy or ``[api] base_url`` puts before Airflow's routes."""
+    text = str(value or "").strip()
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) <= 65535
+    except ValueError:
+        usable = False
+    if not usable or "@" in text or set(text) & set('?#"<>\\^`{|} '):
+        # Not quoted: a token put there by mistake must not be read in a log.
+        raise _bad(
+            conn_id,
+            "has no usable extra 'callback_url': put the root URL of Airflow's api-server there, as the service reaches"
+            " it, like https://airflow.example.com",
+        )
+    return text.rstrip("/")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_pika import USER_AGENT
 from airflow_provider_pika.api import commands, errors
+from airflow_provider_pika.api.callback import hide_token
 from airflow_provider_pika.hooks.settings import CONNECT_TIMEOUT, PikaSettings, redact
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Transport:
                 # Its connections may hang as this one does.
                 self._session = None
             left = body.stop() if body else exchange.connected
-            raise errors.lost(call, self._settings.base_url + call.target, str(error), left=left) from None
+            raise errors.lost(call, self._settings.root, str(error), left=left) from None
         finally:
             # Whatever ended the wait, a signal's handler too: what has not left by now never leaves.
             if body:
@@ -138,8 +139,8 @@ class Transport:
             # "from None": the library's own text may quote a secret that the server echoed.
             raise errors.lost(
                 call,
-                url,
-                redact(str(error), self._secrets) or type(error).__name__,
+                settings.root,
+                _without_secrets(str(error), self._secrets) or type(error).__name__,
                 left=body.started if body else connected and isinstance(error, requests.RequestException),
                 cut=response is not None,
             ) from None
@@ -152,6 +153,10 @@ class Transport:
 def _answer(secrets: tuple[str, ...], status: int, headers: Iterable[tuple[str, str]], content: bytes) -> errors.Answer:
     return errors.Answer(
         status,
-        {name.lower(): redact(value, secrets) for name, value in headers},
-        redact(content.decode("utf-8", "replace"), secrets),
+        {name.lower(): _without_secrets(value, secrets) for name, value in headers},
+        _without_secrets(content.decode("utf-8", "replace"), secrets),
     )
+
+
+def _without_secrets(text: str, secrets: Iterable[str]) -> str:
+    return hide_token(redact(text, secrets))

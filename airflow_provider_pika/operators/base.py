@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_pika.api.commands import Call, Command
     from airflow_provider_pika.api.job import Job
+    from airflow_provider_pika.operators.mailbox import Reply
     from airflow_provider_pika.operators.submission import Submission
 
 _ON_CLEAR = ("new", "keep")
@@ -69,16 +70,17 @@ class PikaSubmitOperator(BaseOperator):
     outcome stays unknown) fails the task without retries. A retry goes on with the job an earlier try submitted.
 
     :param max_jobs: jobs the channel may run at once, 1 to 10; default: the connection's (templated)
-    :param reply_url: where the service POSTs the ended job (templated)
+    :param reply_url: where the service POSTs the ended job; with one of your own the provider is not called back
+        (templated)
     :param reply_ref: a reference that comes back with the job; default: one of the provider's own, by which it finds
-        a job whose answer was lost. Yours serves for that only in an unmapped task and if it contains dag id, run id
-        and task id (templated)
+        a job whose answer was lost. Yours serves for that where the service calls back, else only in an unmapped task
+        and if it contains dag id, run id and task id (templated)
     :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
     :param image_max_bytes: refuse a larger image before anything is sent; 25 MiB
     :param queue_timeout: seconds to keep trying while the queue is full, then ``AirflowSensorTimeout``. On Airflow
         3.3+ counted from the first attempt since the last clear, below from this try's first leg
-    :param wait_for_completion: also wait for the job to end, and push the finished job as ``job`` and its
-        ``video_url``
+    :param wait_for_completion: also wait for the job to end, and push the finished job as ``job``, its ``status`` and
+        its ``video_url``
     :param deferrable: wait in the triggerer, for room in a full queue and for the job; default
         ``[operators] default_deferrable``
     :param poll_interval: seconds between polls of the job; raised to 10 (the API's limit), without ``deferrable`` to 15
@@ -149,13 +151,13 @@ class PikaSubmitOperator(BaseOperator):
         self._submission: Submission | None = None
         self._killed = False
 
-    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+    def prepare(self, hook: PikaHook, reply: Reply) -> Call:
         """Check the rendered inputs and return the call that submits them."""
         raise NotImplementedError
 
-    def common(self, reply_ref: str) -> CommonFields:
+    def common(self, reply: Reply) -> CommonFields:
         """Return the rendered fields that every command takes."""
-        return {"max_jobs": self.max_jobs, "reply_url": self.reply_url, "reply_ref": reply_ref}
+        return {"max_jobs": self.max_jobs, "reply_url": reply.url, "reply_ref": reply.ref}
 
     def execute(self, context: Context) -> str:
         """Submit the job, or go on with the one an earlier attempt submitted; wait for it if asked to."""
@@ -172,7 +174,7 @@ class PikaSubmitOperator(BaseOperator):
         """Take over from the queue in the triggerer: submit, or say that it took too long."""
         if event.get("outcome") == "timeout":
             error = PikaError.from_event(refusal or {})
-            raise self._queue_timeout(error) from error
+            raise self._queue_timeout(error) from error.with_traceback(None)
         return self._submit(context, queued_since, releases)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -213,7 +215,7 @@ class PikaSubmitOperator(BaseOperator):
             context,
             hook=hook,
             inputs={"command": self.command.name, **{name: getattr(self, name) for name in self.command.arguments}},
-            prepare=lambda reply_ref: self.prepare(hook, reply_ref),
+            prepare=lambda reply: self.prepare(hook, reply),
             resubmit_unknown=self.resubmit_unknown,
             retry_failed=self.retry_failed,
             keep_completed=self.on_clear == "keep",
@@ -262,7 +264,7 @@ class PikaSubmitOperator(BaseOperator):
             spread=random.random(),
         )
         if wait is None:
-            raise self._queue_timeout(error) from error
+            raise self._queue_timeout(error) from error.with_traceback(None)
         if not self.deferrable:
             self.log.info("%s Submitting again in %d s.", error, wait)
             raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=wait)) from error
@@ -293,8 +295,8 @@ class PikaSubmitOperator(BaseOperator):
 
     def _queue_timeout(self, error: PikaError) -> AirflowSensorTimeout:
         return AirflowSensorTimeout(
-            f"No job was submitted within the queue_timeout of {duration(self.queue_timeout)}. The last answer: {error}"
-            " Give a longer queue_timeout, or let fewer tasks submit at once through an Airflow pool."
+            f"Timed out: no job was submitted within the queue_timeout of {duration(self.queue_timeout)}. The last"
+            f" answer: {error} Give a longer queue_timeout, or let fewer tasks submit at once through an Airflow pool."
         )
 
     def _wait(self, context: Context, hook: PikaHook, jobid: str, found: Job | None = None) -> str:
@@ -344,9 +346,9 @@ class PikaChannelSubmitOperator(PikaSubmitOperator):
         super().__init__(**kwargs)
         self.channel = channel
 
-    def on_channel(self, reply_ref: str) -> ChannelFields:
+    def on_channel(self, reply: Reply) -> ChannelFields:
         """Return the rendered fields that every command takes which chooses its account."""
-        return {**self.common(reply_ref), "channel": self.channel}
+        return {**self.common(reply), "channel": self.channel}
 
     def queue_of(self, hook: PikaHook) -> str:
         """Return the channel in whose queue the submit waits, an empty text for any."""

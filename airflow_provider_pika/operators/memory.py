@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import Logger
 
+    from airflow_provider_pika.api.job import Job
+
 
 class SubmitMemory:
     """
@@ -21,15 +24,24 @@ class SubmitMemory:
 
     :param inputs: digest of the rendered inputs
     :param queued_since: when this try joined the queue, if it comes back from waiting there
+    :param tell_jobid: called with the jobid as soon as one is known
     """
 
-    def __init__(self, context: Context, *, inputs: str, queued_since: float | None, log: Logger) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        inputs: str,
+        queued_since: float | None,
+        tell_jobid: Callable[[str], None],
+        log: Logger,
+    ) -> None:
         self.log = log
         self.inputs = inputs
+        self.tell_jobid = tell_jobid
         self.ti: Any = context["ti"]
         self._store = task_store(context)
-        # Below Airflow 3.3 a Variable is kept only while money hangs on it, not for a place in the queue.
-        self._keeps_place = task_state_store(context) is not None
+        self.has_state_store = task_state_store(context) is not None
         self._stored: dict[str, Any] | None = self._store.get(SUBMIT_KEY)
         self.record = Record.from_json(self._stored) if self._stored else None
         # Every clear raises max_tries, a retry or a reschedule never does. (One clear does not: of a running task whose
@@ -40,19 +52,25 @@ class SubmitMemory:
     def _queued_since(self, context: Context) -> float:
         if self.record and not self.cleared:
             return self.record.queued_since
-        first = None if self._keeps_place else self.ti.get_first_reschedule_date(context)
+        first = None if self.has_state_store else self.ti.get_first_reschedule_date(context)
         return first.timestamp() if first else time.time()
 
     @property
     def jobid_of_this_try(self) -> str | None:
         """The job this very try submitted or adopted: it comes back from a reschedule, not from a crash."""
-        return self.record.jobid if self.record and self._is_of_this_try(self.record) else None
+        return self.record.jobid if self.record and self.is_of_this_try(self.record) else None
+
+    @property
+    def has_same_inputs(self) -> bool:
+        """Whether what is remembered was submitted on what is asked for now."""
+        return self.record is not None and self.record.inputs == self.inputs
 
     def sends(self) -> int:
         """Return how many submits of unknown outcome this try has sent."""
-        return self.record.sends if self.record and self._is_of_this_try(self.record) else 0
+        return self.record.sends if self.record and self.is_of_this_try(self.record) else 0
 
-    def _is_of_this_try(self, record: Record) -> bool:
+    def is_of_this_try(self, record: Record) -> bool:
+        """Whether this very try wrote a record, in an earlier leg."""
         return not self.cleared and record.try_number == self.ti.try_number
 
     def names_task(self, reply_ref: str) -> bool:
@@ -103,7 +121,8 @@ class SubmitMemory:
         own = record.jobid and self.record and found and not found["jobid"] and self.record.reply_ref
         if found != self._stored and not (own and found["reply_ref"] == own):
             raise PikaUnavailableError("Nothing more is submitted: another attempt has taken this task over.")
-        if record.is_open or self._keeps_place:
+        # Below Airflow 3.3 a Variable is kept only while money hangs on it, not for a place in the queue.
+        if record.is_open or self.has_state_store:
             self._store.set(SUBMIT_KEY, record.to_json())
             self._stored = record.to_json()
         elif self._stored is not None:
@@ -111,9 +130,56 @@ class SubmitMemory:
             self._stored = None
         self.record = record
 
-    def take_intent_back(self) -> None:
-        """Forget an intent of which nothing has left."""
+    def take(self, job: Job) -> Job:
+        """
+        Remember a job as this task's own, one just made or one found, and tell of it.
+
+        The log comes first, because nothing can fail before it; then the store, then XCom.
+
+        :raises PikaUnavailableError: when it could not be recorded; a later attempt finds it
+        """
+        self.log.info("The job is %s (%s).", job.jobid, job.status)
+        record = self.record
+        asked_at, inputs, mailbox = time.time(), self.inputs, None
+        if record:
+            asked_at, inputs, mailbox = record.asked_at, record.inputs, record.mailbox
+        if inputs != self.inputs:
+            self.log.warning("The inputs have changed since %s was submitted; it is used all the same.", job.jobid)
         try:
-            self.keep()
+            self.keep(jobid=job.jobid, asked_at=asked_at, inputs=inputs, mailbox=mailbox)
+        except Exception as error:
+            raise PikaUnavailableError(f"{job.jobid} could not be recorded: {error}", jobid=job.jobid) from error
+        self.tell_jobid(job.jobid)
+        return job
+
+    def take_intent_back(self, mailbox: str | None, *, earlier: Record | None, ruled_out: tuple[str, ...]) -> None:
+        """
+        Forget an intent of which nothing has left, or which was refused: nobody will be called back for it.
+
+        :param mailbox: the one opened for it
+        :param earlier: an earlier submit that was proved to have made no job, which may still be called back for
+        :param ruled_out: jobs that are not the one to be made
+        """
+        try:
+            if earlier:
+                self.save(replace(earlier, ruled_out=ruled_out))
+            else:
+                self.keep(ruled_out=ruled_out)
+            if mailbox and not (earlier and earlier.mailbox == mailbox):
+                self._store.delete(mailbox)
         except Exception as error:  # noqa: BLE001 - what the submit itself met is the news, and the intent errs on the safe side
             self.log.warning("The intent could not be taken back; a later attempt will look for its job: %r", error)
+
+    # The mailbox is written here before a submit, and then only by the api-server.
+
+    def open_mailbox(self, key: str | None) -> None:
+        """Open the mailbox of a submit to come, if it has one, in place of that of the submit it replaces."""
+        if self.record and self.record.mailbox and not self.record.is_void:
+            self._store.delete(self.record.mailbox)
+        if key:
+            self._store.set(key, {"jobids": []})
+
+    def called_back(self, record: Record) -> list[str]:
+        """Return the jobids that callbacks for a submit have named. Whoever knows its URL could have sent them."""
+        held = self._store.get(record.mailbox) if record.mailbox else None
+        return [str(jobid) for jobid in held["jobids"]] if held else []

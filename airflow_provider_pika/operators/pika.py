@@ -17,6 +17,7 @@ from airflow_provider_pika.operators.base import PikaChannelSubmitOperator, Pika
 if TYPE_CHECKING:
     from airflow_provider_pika.api.commands import Call
     from airflow_provider_pika.hooks.pika import PikaHook
+    from airflow_provider_pika.operators.mailbox import Reply
 
 
 class EncryptTextOperator(PikaChannelSubmitOperator):
@@ -48,7 +49,7 @@ class EncryptTextOperator(PikaChannelSubmitOperator):
         self.font = font
         self.image = image
 
-    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+    def prepare(self, hook: PikaHook, reply: Reply) -> Call:
         """Check the rendered inputs and return the call that submits them."""
         return hook.prepare(
             self.command,
@@ -56,7 +57,7 @@ class EncryptTextOperator(PikaChannelSubmitOperator):
             prompt=self.prompt,
             font=self.font,
             image=self.image,
-            **self.on_channel(reply_ref),
+            **self.on_channel(reply),
         )
 
 
@@ -82,9 +83,9 @@ class CreateOperator(PikaChannelSubmitOperator):
         self.prompt = prompt
         self.image = image
 
-    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+    def prepare(self, hook: PikaHook, reply: Reply) -> Call:
         """Check the rendered inputs and return the call that submits them."""
-        return hook.prepare(self.command, prompt=self.prompt, image=self.image, **self.on_channel(reply_ref))
+        return hook.prepare(self.command, prompt=self.prompt, image=self.image, **self.on_channel(reply))
 
 
 class AnimateOperator(PikaChannelSubmitOperator):
@@ -109,9 +110,9 @@ class AnimateOperator(PikaChannelSubmitOperator):
         self.image = image
         self.prompt = prompt
 
-    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+    def prepare(self, hook: PikaHook, reply: Reply) -> Call:
         """Check the rendered inputs and return the call that submits them."""
-        return hook.prepare(self.command, image=self.image, prompt=self.prompt, **self.on_channel(reply_ref))
+        return hook.prepare(self.command, image=self.image, prompt=self.prompt, **self.on_channel(reply))
 
 
 class EncryptImageOperator(PikaChannelSubmitOperator):
@@ -139,14 +140,14 @@ class EncryptImageOperator(PikaChannelSubmitOperator):
         self.prompt = prompt
         self.image = image
 
-    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+    def prepare(self, hook: PikaHook, reply: Reply) -> Call:
         """Check the rendered inputs and return the call that submits them."""
         return hook.prepare(
             self.command,
             message=self.message,
             prompt=self.prompt,
             image=self.image,
-            **self.on_channel(reply_ref),
+            **self.on_channel(reply),
         )
 
 
@@ -174,6 +175,6 @@ class ButtonOperator(PikaSubmitOperator):
         self.jobid = jobid
         self.button = button
 
-    def prepare(self, hook: PikaHook, reply_ref: str) -> Call:
+    def prepare(self, hook: PikaHook, reply: Reply) -> Call:
         """Check the rendered inputs and return the call that submits them."""
-        return hook.prepare(self.command, jobid=self.jobid, button=self.button, **self.common(reply_ref))
+        return hook.prepare(self.command, jobid=self.jobid, button=self.button, **self.common(reply))

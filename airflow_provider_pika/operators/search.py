@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 import pendulum
 
-from airflow_provider_pika.api.polling import MIN_RESCHEDULE, TRANSIENT_LIMIT
+from airflow_provider_pika.api.errors import may_exist
+from airflow_provider_pika.api.polling import MIN_RESCHEDULE, TRANSIENT_LIMIT, when
 from airflow_provider_pika.api.recovery import (
+    CALLBACK_PAUSE,
     IN_PLACE_PAUSE,
     POLL_GAP_LIMIT,
     SEARCH_BACKOFF_LIMIT,
     SEARCH_PAUSE,
+    SEARCH_POLLS,
     LostAnswer,
     Next,
     Record,
@@ -24,7 +28,9 @@ from airflow_provider_pika.exceptions import (
     PikaError,
     PikaNotFoundError,
     PikaRateLimitedError,
+    PikaRequestError,
     PikaUnavailableError,
+    PikaUnknownOutcomeError,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from airflow_provider_pika.operators.memory import SubmitMemory
 
 TRANSIENT = (PikaUnavailableError, PikaRateLimitedError)
+_NOT_FOUND = 404
 KILLED = "This task is being killed, so nothing more is submitted."
 
 
@@ -73,13 +80,14 @@ class JobSearch:
         self._memory = memory
         self._log = log
         self._ruled_out: set[str] = set()
+        self._strangers: list[str] = []
         self._answered = Moment.now()
 
-    def rule_out(self, jobid: str) -> None:
-        """Never take this job for the one that is looked for, although it may carry the same reference."""
-        self._ruled_out.add(jobid)
+    def rule_out(self, *jobids: str) -> None:
+        """Never take these jobs for the one that is looked for, although they may carry the same reference."""
+        self._ruled_out.update(jobids)
 
-    def after_lost_answer(self, record: Record, reply_ref: str, *, left: Moment, may_submit: bool) -> Job | None:
+    def after_lost_answer(self, record: Record, *, left: Moment, may_submit: bool) -> Job | None:
         """
         Look for the job of a submit whose answer was just lost; return None if it may be sent once more.
 
@@ -93,7 +101,7 @@ class JobSearch:
             job = None
             asked = self._answered = Moment.now()
             try:
-                job = self.find(reply_ref)
+                job = self.find(record)
             except TRANSIENT as error:
                 self._log.warning("The poll for the job failed: %s", error)
                 transient = error
@@ -104,7 +112,12 @@ class JobSearch:
             )
             if step is Next.SUBMIT:
                 self._log.warning("No running job carries the reference, %d s after the submit.", left.age)
-                return None
+                # What ended while it was listed late, or never, is in the mailbox by now; and a job that is named there
+                # and cannot be read yet may be the very one.
+                job, unread = self._told(record)
+                if unread:
+                    self.leave(record, unread)
+                return job
             pause = max(IN_PLACE_PAUSE, (transient.retry_after or 0.0) if transient else 0.0)
             if step is Next.RESCHEDULE or pause > POLL_GAP_LIMIT:
                 self.leave(record, transient)
@@ -112,34 +125,68 @@ class JobSearch:
             if self.killed:
                 raise PikaUnavailableError(f"{KILLED} A later attempt looks for the job of what was sent.")
 
-    def find(self, reply_ref: str) -> Job | None:
+    def find(self, record: Record) -> Job | None:
         """
-        Return the running job that was submitted with this reference.
+        Return the job that a submit has made: one that the service called back for, ended or not, or one that runs.
 
         :raises PikaError: when a poll failed, so that not having found it means nothing
         """
-        transient: PikaError | None = None
+        # The mailbox comes first: it costs no request, and a job that has ended is nowhere else. But whatever stands in
+        # it, or ails the store, the list is asked too: anybody who knows its URL can have put something there.
+        job, unread = self._told(record)
+        if job:
+            return job
         listed = self._hook.list_jobs()
         self._answered = Moment.now()
-        for jobid in listed:
+        job, transient = self._own(listed, record, told=False)
+        # A jobid out of the mailbox that the API does not know must not keep the search from ever coming to its end.
+        if not job and (transient or (unread and unread.status != _NOT_FOUND)):
+            raise transient or unread or AssertionError
+        return job
+
+    def _told(self, record: Record) -> tuple[Job | None, PikaError | None]:
+        """Return the job that the mailbox names, and why it cannot be told yet whether it names it."""
+        try:
+            jobids = self._memory.called_back(record)
+        except Exception as error:  # noqa: BLE001 - the store's own errors, while the list may still tell
+            self._log.warning("The mailbox of callbacks could not be read: %r", error)
+            return None, PikaUnavailableError(f"The mailbox of callbacks could not be read ({type(error).__name__}).")
+        return self._own(jobids, record, told=True)
+
+    def _own(
+        self, jobids: Iterable[str], record: Record, *, told: bool
+    ) -> tuple[Job | None, PikaUnavailableError | PikaRateLimitedError | None]:
+        """
+        Return the one of these jobs that a submit has made, and why one that may be it could not be read.
+
+        :param told: whether they are out of the mailbox, where anybody who knows its URL can have put them
+        """
+        transient: PikaUnavailableError | PikaRateLimitedError | None = None
+        for jobid in jobids:
             if jobid in self._ruled_out:
                 continue
+            job = None
             try:
                 job = self._hook.get_job(jobid)
             except PikaNotFoundError as error:
-                # Listed, but not to be read yet: it may be the very one.
+                # Listed or called back for, but not to be read yet: it may be the very one.
                 transient = PikaUnavailableError(str(error), status=error.status, error=error.error, jobid=jobid)
                 continue
+            except PikaRequestError:
+                # No jobid at all.
+                if not told:
+                    raise
             except TRANSIENT as error:
                 transient = error
                 continue
-            if job.raw.get("replyRef") == reply_ref:
-                self._log.info("Found job %s, submitted by this task: going on with it.", jobid)
-                return job
-            self._ruled_out.add(jobid)
-        if transient:
-            raise transient
-        return None
+            if job and record.is_own(job):
+                self._log.info("Found %s, submitted by this task: going on with it.", jobid)
+                return job, None
+            self.rule_out(jobid)
+            # For good only what names somebody else: every field of the API is optional.
+            if told and (not job or job.raw.get("replyRef")):
+                self._strangers.append(jobid)
+        return None, transient
 
     def leave(self, record: Record, transient: PikaError | None) -> NoReturn:
         """
@@ -148,11 +195,12 @@ class JobSearch:
         :param transient: how the poll failed, None if it went through
         :raises PikaUnavailableError: for a retry, when too many have failed in a row
         """
+        record = replace(record, ruled_out=(*record.ruled_out, *self._strangers))
         record = self._memory.counted(record, went_through=transient is None)
         gave_up = transient is not None and record.transient_errors >= TRANSIENT_LIMIT
         self._memory.save(record)
         if transient is not None and gave_up:
-            known = f"job {record.jobid} cannot be read" if record.jobid else "whether it has a job is not known"
+            known = f"{record.jobid} cannot be read" if record.jobid else "whether it has a job is not known"
             raise PikaUnavailableError(
                 f"Nothing was submitted: there was an earlier submit, and {known}. {transient}",
                 status=transient.status,
@@ -161,7 +209,7 @@ class JobSearch:
                 jobid=transient.jobid or record.jobid,
                 retry_after=transient.retry_after,
             ) from transient
-        pause = SEARCH_PAUSE
+        pause = CALLBACK_PAUSE if record.mailbox and record.polls >= SEARCH_POLLS else SEARCH_PAUSE
         if transient is not None:
             self._log.warning("%s", transient)
             later = min(SEARCH_BACKOFF_LIMIT, MIN_RESCHEDULE * 2.0 ** (record.transient_errors - 1))
@@ -170,3 +218,22 @@ class JobSearch:
         pause *= 1 + random.random() / 4
         self._log.info("Polling again in %d s, from a later leg.", pause)
         raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=pause))
+
+
+def unknown_outcome(record: Record, conn_id: str) -> PikaUnknownOutcomeError:
+    """Return the error for a submit whose job was not found, with what came back of it."""
+    searched = "Its reply_ref is one that other tasks may share, so its job cannot be looked for."
+    if record.is_searchable:
+        called = "the service had called back for none, and " if record.mailbox else ""
+        searched = (
+            f"In {record.polls} polls {called}no running job carried its replyRef, but it may have run and ended."
+        )
+    # What came back, as it was worded then, says itself what to do.
+    never = f"Its answer was never recorded. {may_exist(conn_id)}"
+    lost = PikaError.from_event(record.lost) if record.lost else PikaError(never)
+    return PikaUnknownOutcomeError(
+        f"Outcome unknown: a submit was sent at {when(record.asked_at)} and its answer is not known. {searched} {lost}",
+        status=lost.status,
+        error=lost.error,
+        details=lost.details,
+    )

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 class PikaJobSensor(BaseSensorOperator):
     """
-    Wait for a job to end; return the finished job and push its ``video_url``.
+    Wait for a job to end; return the finished job.
+
+    Its XComs are ``return_value`` (the finished job, a dict with the API's own keys), ``status`` and ``video_url``: so
+    ``wait.output["status"]`` works for these two, and any other key of the job is read from the dict.
 
     The modes ``poke``, ``reschedule`` and deferrable give the same results and the same errors. A job that ended
     ``failed``, ``moderated`` or ``cancelled`` fails the task without retries; so does a jobid the API does not

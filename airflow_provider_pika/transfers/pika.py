@@ -22,8 +22,8 @@ from airflow_provider_pika.files import storage
 from airflow_provider_pika.files.transfer import (
     DEFAULT_FILENAME,
     Existing,
+    existing_file,
     file_names,
-    judge_existing,
     names_job,
     size_of,
 )
@@ -152,12 +152,12 @@ class PikaDownloadOperator(BaseOperator):
             return job
         if job.is_final:
             raise PikaJobFailedError(
-                f"Job {job.jobid} ended {job.status}: {job.reason}. There is no video to bring home.", jobid=job.jobid
+                f"{job.status.capitalize()}: {job.reason}. {job.jobid} has no video to bring home.", jobid=job.jobid
             )
         # Read anew, a retry may find it completed; handed over, it stays as it is.
         kind = PikaUnavailableError if given == ["jobid"] else PikaRequestError
         raise kind(
-            f"Job {job.jobid} is {job.status or 'in no state the API names'}, not completed: wait for it with a"
+            f"{job.jobid} is {job.status or 'in no state the API names'}, not completed: wait for it with a"
             f" PikaJobSensor before this task. {_NOTHING}",
             jobid=job.jobid,
         )
@@ -181,7 +181,7 @@ class PikaDownloadOperator(BaseOperator):
         found = [attachment for attachment in wanted if attachment.get("url")]
         if not found:
             what = "attachments" if self.all_attachments else "video among its attachments"
-            raise PikaRequestError(f"Job {job.jobid} has completed, but has no {what}. {_NOTHING}", jobid=job.jobid)
+            raise PikaRequestError(f"{job.jobid} has completed, but has no {what}. {_NOTHING}", jobid=job.jobid)
         return found
 
     def _bring(self, job: Job, attachments: list[dict[str, Any]], targets: list[storage.Place]) -> None:
@@ -213,7 +213,7 @@ class PikaDownloadOperator(BaseOperator):
         if about.get("type") == "directory":
             raise PikaRequestError(f"Where the file {target.shown!r} should go there is a folder. {_NOTHING}")
         found = int(about.get("size") or 0)
-        decision = judge_existing(found, size, overwrite=self.overwrite, own_name=names_job(self.filename))
+        decision = existing_file(found, size, overwrite=self.overwrite, own_name=names_job(self.filename))
         if decision is Existing.REFUSE:
             raise PikaRequestError(
                 f"There is already another file {target.shown!r} ({found:,} bytes; this one has"

@@ -82,7 +82,7 @@ class PikaJobTrigger(_PikaTrigger):
         state = PollState(self.jobid, self.poll_interval, self.deadline)
         async with aclosing(SharedPoller.of(self.pika_conn_id).at_job(state)) as outcomes:
             async for outcome in outcomes:
-                self.log.info("Polled the job: %s", outcome.note)
+                self.log.info("Polled the job: %s", outcome)
                 event = await self._event(outcome, state)
                 if event is not None:
                     yield event
@@ -110,6 +110,7 @@ class PikaJobTrigger(_PikaTrigger):
 
         finished = job.public()
         values: dict[str, Any] = {"video_url": job.video_url, PikaVideoLink().xcom_key: browser_link(job.video_url)}
+        values["status"] = job.status
         if self.end_from_trigger == "jobid":
             values |= {"jobid": job.jobid, "job": finished, "return_value": job.jobid}
         else:
@@ -121,7 +122,7 @@ class PikaJobTrigger(_PikaTrigger):
                 key=key, value=value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
             )
         count_job(job)
-        self.log.info("Job %s has completed: %s", job.jobid, job.video_url)
+        self.log.info("%s has completed: %s", job.jobid, job.video_url)
 
     async def on_kill(self) -> None:
         """
@@ -196,6 +197,7 @@ class PikaQueueTrigger(_PikaTrigger):
             not_before=self.not_before,
             again=self.releases > 0,
             timeout=max(MIN_POLL_INTERVAL, self.deadline - time.time()),
+            tell=lambda place: self.log.info("Waiting to submit: %s", place),
         )
         if released:
             self.log.info("Released from the queue: it is this task's turn to submit.")

@@ -7,27 +7,35 @@ import time
 from collections import defaultdict
 from collections.abc import Collection
 
-from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL
+from airflow_provider_pika.api.callback import job_digest
+from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, Lines, Told
 from airflow_provider_pika.api.queue import ChannelQueue
 
 
 class QueueWaiter:
-    """One trigger that waits to be released."""
+    """One trigger that waits to be released: its news are a line for its log, an error, or None when it is its turn."""
 
     def __init__(self, channel: str, since: float) -> None:
         self.channel = channel
         self.since = since
         # Airflow may fail a task whose trigger fires too soon after the defer (see MIN_RESCHEDULE).
         self.not_before = time.time() + MIN_POLL_INTERVAL
-        self.news: asyncio.Queue[Exception | None] = asyncio.Queue()
+        self.news: asyncio.Queue[str | Exception | None] = asyncio.Queue()
+        self.told = Told("")
 
 
 class ChannelQueues:
-    """The queues before the channels of one connection."""
+    """
+    The queues before the channels of one connection.
 
-    def __init__(self) -> None:
+    :param lines: room in the logs, which its waiters share with the others of the connection
+    """
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
         self._waiters: dict[QueueWaiter, None] = {}
         self._queues: defaultdict[str, ChannelQueue] = defaultdict(ChannelQueue)
+        self._rung: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -36,6 +44,14 @@ class ChannelQueues:
     def blockers(self) -> set[str]:
         """The jobs that hold slots, as far as 429s and lists have named them."""
         return {jobid for queue in self._queues.values() for jobid in queue.blockers}
+
+    def rung_blockers(self, digests: Collection[str]) -> list[str]:
+        """Return which of the jobs in the way bells were rung for, each once in its life, whoever rings how often."""
+        blockers = self.blockers if self._waiters else set()
+        self._rung &= blockers
+        rung = [jobid for jobid in blockers - self._rung if job_digest(jobid) in digests]
+        self._rung |= set(rung)
+        return rung
 
     def join(
         self, waiter: QueueWaiter, executing_jobs: Collection[str], *, at: float, not_before: float, again: bool
@@ -54,17 +70,37 @@ class ChannelQueues:
 
     def after_poll(self, running: Collection[str], now: float) -> None:
         """Take in the list of running jobs; release those whose turn it is, first come, first served."""
-        ready: defaultdict[str, list[QueueWaiter]] = defaultdict(list)
-        for waiter in self._waiters:
-            if waiter.not_before <= now:
-                ready[waiter.channel].append(waiter)
         for channel, queue in self._queues.items():
-            waiters = sorted(ready[channel], key=lambda waiter: waiter.since)
-            for waiter in waiters[: queue.after_poll(running, waiting=len(waiters), now=now)]:
-                self.leave(waiter)
-                waiter.news.put_nowait(None)
+            waiters = self._ready(channel, now)
+            self._release(waiters[: queue.after_poll(running, waiting=len(waiters), now=now)])
+            self._tell_places(channel, queue, now)
+
+    def after_end(self, jobid: str, now: float) -> None:
+        """Take in that a job was read as ended; release whoever takes its place."""
+        for channel, queue in self._queues.items():
+            if jobid in queue.blockers:
+                waiters = self._ready(channel, now)
+                self._release(waiters[: queue.after_end(jobid, waiting=len(waiters), now=now)])
 
     def fail(self, error: Exception) -> None:
         """Tell all who wait that nobody polls for them any more."""
         for waiter in self._waiters:
             waiter.news.put_nowait(error)
+
+    def _line(self, channel: str) -> list[QueueWaiter]:
+        return sorted((waiter for waiter in self._waiters if waiter.channel == channel), key=lambda it: it.since)
+
+    def _ready(self, channel: str, now: float) -> list[QueueWaiter]:
+        return [waiter for waiter in self._line(channel) if waiter.not_before <= now]
+
+    def _release(self, waiters: list[QueueWaiter]) -> None:
+        for waiter in waiters:
+            self.leave(waiter)
+            waiter.news.put_nowait(None)
+
+    def _tell_places(self, channel: str, queue: ChannelQueue, now: float) -> None:
+        for number, waiter in enumerate(self._line(channel), 1):
+            text = queue.place(number, channel)
+            if waiter.told.is_news(text, now) and (delay := self._lines.delay(now)) is not None:
+                waiter.told = Told(text, now + delay)
+                asyncio.get_running_loop().call_later(delay, waiter.news.put_nowait, text)

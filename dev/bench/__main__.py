@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from dev.bench import imports, real_airflow, thousand
+from dev.bench import callbacks, imports, real_airflow, thousand
 from dev.bench.report import PAGE, Row, Section, store
 from dev.harness.processes import WaitError
 
@@ -33,7 +33,9 @@ BENCHES: dict[str, Callable[[], Section]] = {
     "uncontended": real_airflow.uncontended,
     "watch": real_airflow.watch,
     "queue": real_airflow.queue,
+    "callbacks": callbacks.run,
     "thousand": thousand.run,
+    "heard": thousand.heard,
     "transfer": transfer,
 }
 

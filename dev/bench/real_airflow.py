@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,10 +31,13 @@ CONFIG = {"core.parallelism": "32", "core.max_active_tasks_per_dag": "32"}
 class Figures:
     """What one run took."""
 
+    run_id: str
     count: int
     submit_starts: int
     wait_starts: int
     busy: float
+    idle: float
+    idle_most: float
     scheduler_cpu: float
     requests: int
     refused: int
@@ -52,25 +57,29 @@ class Stand:
         self.airflow = airflow
         self.emulator = emulator
 
-    def run(self, dag_id: str, *, count: int, seconds: float, max_jobs: int = QUEUE) -> Figures:
-        """Run so many jobs of so many seconds, and return what it took."""
-        airflow, emulator = self.airflow, self.emulator
+    def run(self, dag_id: str, lengths: Sequence[float], *, max_jobs: int = QUEUE) -> Figures:
+        """Run a job of each of these lengths, in seconds, and return what it took."""
+        airflow, emulator, count = self.airflow, self.emulator, len(lengths)
         emulator.reset()
-        emulator.configure(seconds=seconds, max_jobs=max_jobs)
+        emulator.configure(max_jobs=max_jobs)
         airflow.runs.wait_dag(dag_id)
         scheduler = psutil.Process(airflow.family.pid("scheduler"))
         cpu, began = _cpu(scheduler), time.time()
-        run_id = airflow.runs.trigger(dag_id, conf={"count": count})
-        self._follow(dag_id, run_id, patience=600 + 6 * seconds * max(1, count / max_jobs))
+        run_id = airflow.runs.trigger(dag_id, conf={"lengths": list(lengths)})
+        self._follow(dag_id, run_id, patience=600 + 6 * max(*lengths, sum(lengths) / max_jobs))
         counters = emulator.counters()
         if len(counters["jobs"]) != count:
             raise RuntimeError(f"{dag_id} made {len(counters['jobs'])} jobs of {count}")
         changes = airflow.db.journal(dag_id, run_id)
+        waited = idle(counters["jobs"], max_jobs)
         figures = Figures(
+            run_id=run_id,
             count=count,
             submit_starts=airflow.db.worker_starts(dag_id, run_id, "submit"),
             wait_starts=airflow.db.worker_starts(dag_id, run_id, "wait"),
             busy=busy(counters["jobs"], max_jobs),
+            idle=statistics.median(waited) if waited else 0.0,
+            idle_most=max(waited, default=0.0),
             scheduler_cpu=_cpu(scheduler) - cpu,
             requests=counters["requests"],
             refused=sum(counters["submits"]["refused"].values()),
@@ -97,8 +106,13 @@ class Stand:
 
 
 @contextmanager
-def stand() -> Iterator[Stand]:
-    """Start an Airflow and an emulator for a bench."""
+def stand(*, callbacks: bool = False, config: Mapping[str, str] | None = None, **options: Any) -> Iterator[Stand]:
+    """
+    Start an Airflow and an emulator for a bench.
+
+    :param callbacks: whether the service calls back
+    :param options: as LocalAirflow takes them
+    """
     with tempfile.TemporaryDirectory(prefix="pika-bench-") as folder, local_emulator(Path(folder)) as emulator:
         connections: dict[str, Any] = {
             "pika_default": emulator.connection,
@@ -109,13 +123,24 @@ def stand() -> Iterator[Stand]:
             },
         }
         print("  starting Airflow", flush=True)
-        with LocalAirflow(Path(folder, "airflow"), dags=DAGS, config=CONFIG, connections=connections) as airflow:
+        with LocalAirflow(
+            Path(folder, "airflow"),
+            dags=DAGS,
+            config={**CONFIG, **(config or {})},
+            connections=connections,
+            called_back=["pika_default"] if callbacks else [],
+            **options,
+        ) as airflow:
             yield Stand(airflow, emulator)
 
 
 def busy(jobs: list[dict[str, Any]], max_jobs: int) -> float:
-    """Return which part of the queue ran jobs, in percent, from the first submit to the last."""
-    spans = [(_epoch(job["created"]), _epoch(job["ended"])) for job in jobs]
+    """
+    Return which part of the queue ran jobs, in percent: slots times seconds, from the first submit to the last.
+
+    So it counts just the time in which somebody had a job to submit.
+    """
+    spans = [(epoch(job["created"]), epoch(job["ended"])) for job in jobs]
     first, last = min(begun for begun, _ in spans), max(begun for begun, _ in spans)
     if first == last:
         return 100.0
@@ -123,32 +148,42 @@ def busy(jobs: list[dict[str, Any]], max_jobs: int) -> float:
     return 100 * used / (max_jobs * (last - first))
 
 
-def queue(*, small: int = 40, large: int = 120, seconds: float = 60) -> Section:
-    """Forty jobs through a queue of ten, and then a hundred and twenty."""
+def idle(jobs: list[dict[str, Any]], max_jobs: int) -> list[float]:
+    """Return how long each freed slot was idle before the next submit took it, in seconds."""
+    begun = sorted(epoch(job["created"]) for job in jobs)[max_jobs:]
+    ended = sorted(epoch(job["ended"]) for job in jobs)
+    return [begin - end for end, begin in zip(ended, begun, strict=False)]
+
+
+def spread(count: int, least: float, most: float) -> list[float]:
+    """Return so many lengths in seconds, evenly spread and in an order that looks like none, the same every time."""
+    lengths = [least + (most - least) * number / max(1, count - 1) for number in range(count)]
+    random.Random(count).shuffle(lengths)
+    return lengths
+
+
+def queue(*, count: int = 40, least: float = 60, most: float = 90) -> Section:
+    """Forty jobs through a queue of ten."""
     with stand() as place:
-        http = place.run("http_30", count=small, seconds=seconds)
-        ours = place.run("ours_two_30", count=small, seconds=seconds)
-        many = place.run("ours_two_30", count=large, seconds=seconds)
+        http = place.run("http_30", spread(count, least, most))
+        ours = place.run("ours_two_30", spread(count, least, most))
     rows = [
-        at_most(
-            f"worker starts a submit, {small} jobs",
-            ours.submit_starts / small,
-            2.1,
-            http=f"{http.submit_starts / small:.2f}",
-        ),
-        at_most(f"worker starts a submit, {large} jobs", many.submit_starts / large, 2.1),
-        at_least(f"queue kept busy, {small} jobs, %", ours.busy, 85, "{:.0f}", http=f"{http.busy:.0f}"),
-        Row(f"queue kept busy, {large} jobs, %", f"{many.busy:.0f}"),
+        at_most("worker starts a submit", ours.submit_starts / count, 2.1, http=f"{http.submit_starts / count:.2f}"),
+        at_least("queue kept busy, %", ours.busy, http.busy, "{:.1f}", http=f"{http.busy:.1f}"),
+        at_most("a freed slot idle, median, s", ours.idle, http.idle, "{:.1f}", http=f"{http.idle:.1f}"),
+        Row("a freed slot idle, at most, s", f"{ours.idle_most:.1f}", f"{http.idle_most:.1f}"),
         Row("scheduler CPU, s", f"{ours.scheduler_cpu:.0f}", f"{http.scheduler_cpu:.0f}"),
-        Row("API requests a job", f"{ours.requests / small:.2f}", f"{http.requests / small:.2f}"),
+        Row("API requests a job", f"{ours.requests / count:.2f}", f"{http.requests / count:.2f}"),
         Row("429 answers", str(ours.refused), str(http.refused)),
         Row("tries failed", str(ours.failed_tries), str(http.failed_tries)),
         Row("whole run, s", f"{ours.seconds:.0f}", f"{http.seconds:.0f}"),
     ]
     about = (
-        f"{small} jobs of {seconds:g} s through a queue of {QUEUE}, mapped submits and mapped waits with 30 s polls,"
-        " one after the other on the same Airflow: HttpOperator with a retry every 20 s and HttpSensor in mode"
-        f" reschedule; EncryptTextOperator and PikaJobSensor, deferrable. Then ours with {large} jobs."
+        f"{count} jobs of {least:g} to {most:g} s, evenly spread, through a queue of {QUEUE}, mapped submits and mapped"
+        " waits with 30 s polls, one after the other on the same Airflow: HttpOperator with a retry every 20 s and"
+        " HttpSensor in mode reschedule; EncryptTextOperator and PikaJobSensor, deferrable, without callbacks. Busy is"
+        f" the part of {QUEUE} slots that ran a job between the first submit and the last, while somebody still had one"
+        " to submit."
     )
     return Section("queue", about, rows)
 
@@ -156,8 +191,8 @@ def queue(*, small: int = 40, large: int = 120, seconds: float = 60) -> Section:
 def watch(*, count: int = 10, seconds: float = 30) -> Section:
     """Ten jobs watched together."""
     with stand() as place:
-        http = place.run("http_10", count=count, seconds=seconds)
-        ours = place.run("ours_two_10", count=count, seconds=seconds)
+        http = place.run("http_10", [seconds] * count)
+        ours = place.run("ours_two_10", [seconds] * count)
     rows = [at_most("API requests a job", ours.requests / count, 3.0, http=f"{http.requests / count:.2f}")]
     about = f"{count} jobs of {seconds:g} s, watched together with 10 s polls; the submit is one of the requests."
     return Section("watch", about, rows)
@@ -166,9 +201,9 @@ def watch(*, count: int = 10, seconds: float = 30) -> Section:
 def uncontended(*, count: int = 6, seconds: float = 25) -> Section:
     """Six mapped jobs with room for all."""
     with stand() as place:
-        http = place.run("http_10", count=count, seconds=seconds)
+        http = place.run("http_10", [seconds] * count)
         found = {
-            name: place.run(f"ours_{name}", count=count, seconds=seconds)
+            name: place.run(f"ours_{name}", [seconds] * count)
             for name in ("two_10", "one_10", "two_10_ends", "one_10_ends")
         }
     rows = [
@@ -186,5 +221,6 @@ def _cpu(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _epoch(moment: str) -> float:
+def epoch(moment: str) -> float:
+    """Return a moment of the emulator's in UTC epoch seconds."""
     return datetime.fromisoformat(moment).timestamp()

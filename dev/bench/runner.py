@@ -19,6 +19,7 @@ from airflow.executors.workloads import RunTrigger
 from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.jobs.triggerer_job_runner import TriggerLoggingFactory, TriggerRunnerSupervisor
 from airflow.models.trigger import Trigger
+from airflow.sdk.execution_time.comms import GetVariableKeys, VariableKeysResult
 
 
 class Supervisor(TriggerRunnerSupervisor):
@@ -29,6 +30,7 @@ class Supervisor(TriggerRunnerSupervisor):
         self.logs = logs
         self.noticed: dict[int, tuple[float, Any]] = {}
         self.failures: list[Any] = []
+        self.bells: list[str] = []
         self.next_id = 1
         self.process = psutil.Process(self.pid)
 
@@ -65,6 +67,18 @@ class Supervisor(TriggerRunnerSupervisor):
     def failed(self) -> list[Any]:
         """Return the triggers that failed."""
         return self.failures
+
+    def ring(self, keys: list[str]) -> None:
+        """Let these Variables be there too."""
+        self.bells += keys
+
+    def _handle_request(self, msg: Any, log: Any, req_id: int) -> None:
+        """Answer for the keys of Variables in the api-server's place, a page at a time as it does."""
+        if not isinstance(msg, GetVariableKeys):
+            super()._handle_request(msg, log, req_id)
+            return
+        page = sorted(self.bells)[msg.offset : msg.offset + msg.limit]
+        self.send_msg(VariableKeysResult(keys=page, total_entries=len(self.bells)), request_id=req_id)
 
     def on_trigger_event(self, trigger_id: int, event: Any) -> None:
         """Note an event and its time."""

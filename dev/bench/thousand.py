@@ -18,24 +18,37 @@ CHANNEL_LIMIT = 10
 # After five minutes each list is accompanied by a look at one job that it names: what is counted includes that.
 SETTLE = 315.0
 WINDOW = 120.0
+# With callbacks: the ear's cost is there at once, and with as many bells it asks for full pages.
+HEARD_SETTLE = 120.0
+BELLS = 1000
 KIB = 1024
 BLOCK_LIMIT = 50
 
 
 def run(*, count: int = 1000, settle: float = SETTLE, window: float = WINDOW) -> Section:
     """Run it in processes of its own, and return the table."""
+    return _section(_figures(count, settle, window), count)
+
+
+def heard(*, count: int = 1000, settle: float = HEARD_SETTLE, window: float = WINDOW) -> Section:
+    """Do the same where the service calls back: what the ear costs, and what it brings."""
+    return _heard_section(_figures(count, settle, window, bells=BELLS), count)
+
+
+def _figures(count: int, settle: float, window: float, bells: int = 0) -> dict[str, Any]:
     channels = [f"--channel=1{number:018d}" for number in range(-(-count // CHANNEL_LIMIT))]
     with (
         tempfile.TemporaryDirectory(prefix="pika-bench-") as home,
         local_emulator(Path(home), "--quiet", "--seconds", "1000000", *channels) as emulator,
     ):
         asked: dict[str, Any] = {"url": emulator.url, "token": emulator.token, "home": home}
-        asked |= {"count": count, "settle": settle, "window": window}
+        asked |= {"count": count, "settle": settle, "window": window, "bells": bells}
+        extra = {"callback_url": "http://127.0.0.1:9"}
         env = {
             **clean_env(),
             "AIRFLOW_HOME": home,
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/none.db",
-            "AIRFLOW_CONN_PIKA_BENCH": emulator.conn_uri,
+            "AIRFLOW_CONN_PIKA_BENCH": json.dumps(json.loads(emulator.conn_uri) | ({"extra": extra} if bells else {})),
         }
         done = subprocess.run(
             [sys.executable, "-m", "dev.bench.waiters", json.dumps(asked)],
@@ -51,7 +64,7 @@ def run(*, count: int = 1000, settle: float = SETTLE, window: float = WINDOW) ->
         for side, beats in figures[phase].items():
             _explain(f"{phase}, {side}", beats)
     print(f"  {figures['many']}, failures {figures['failures']}, smallest gap {figures['smallest_gap']}", flush=True)
-    return _section(figures, count)
+    return figures
 
 
 def _explain(what: str, beats: dict[str, Any]) -> None:
@@ -88,6 +101,27 @@ def _section(figures: dict[str, Any], count: int) -> Section:
             at_most("memory a waiter above a sleeper, KiB", each, 20, "{:.1f}", http=f"{own:.1f} in all"),
             at_most("a job's end noticed after, s (latest of three)", latest, INTERVAL, "{:.1f}"),
             *_loop("while all join and are looked at first", figures["joining"]),
+            *_loop(f"while {count // 5} end at once", figures["ending"]),
+            Row(f"{count // 5} ends noticed after, s", f"{figures['many']['seconds']:.1f}"),
+        ],
+    )
+
+
+def _heard_section(figures: dict[str, Any], count: int) -> Section:
+    cpu, grown = figures["cpu_percent"], figures["grown"]
+    return Section(
+        name="heard",
+        about=(
+            f"The bench of {count:,} waiters on a connection with callbacks: each second the runner asks for the bells,"
+            f" {BELLS:,} of which are for jobs of others; a bell is rung for each job that ends. The runner's side of a"
+            " question is real; the supervisor answers it itself, instead of asking an api-server."
+        ),
+        other="only sleeping",
+        rows=[
+            at_most("API requests a minute in all, while nothing ends", figures["requests_a_minute"], 4, "{:.1f}"),
+            at_most("CPU above the sleepers, % of a core", cpu["ours"] - cpu["asleep"], 3),
+            Row("memory a waiter above a sleeper, KiB", f"{(grown['ours'] - grown['asleep']) / count / KIB:.1f}"),
+            at_most("a job's end noticed after, s (latest of three)", max(figures["noticed"]), 2.5, "{:.1f}"),
             *_loop(f"while {count // 5} end at once", figures["ending"]),
             Row(f"{count // 5} ends noticed after, s", f"{figures['many']['seconds']:.1f}"),
         ],

@@ -16,6 +16,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_pika.api.callback import bell_key
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.triggers.pika import PikaJobTrigger
@@ -69,14 +70,18 @@ class Bench:
 
     :param count: how many wait; a fifth of them ends at once at last
     :param window: seconds over which cost is counted while nothing ends
+    :param bells: so many bells of others can be heard all the time, and one is rung for each job that ends; 0: none
     """
 
-    def __init__(self, url: str, token: str, home: Path, *, count: int, settle: float, window: float) -> None:
+    def __init__(
+        self, url: str, token: str, home: Path, *, count: int, settle: float, window: float, bells: int = 0
+    ) -> None:
         self.emulator = EmulatorClient(url, token)
         self.home = home
         self.count = count
         self.settle = settle
         self.window = window
+        self.bells = bells
         self.sides: dict[str, Side] = {}
 
     def run(self) -> dict[str, Any]:
@@ -102,6 +107,7 @@ class Bench:
         for side in self.sides.values():
             side.add([SleepTrigger(gated=False, note={})])
         time.sleep(5)
+        self._ring([f"job:of-others-{number}" for number in range(self.bells)])
         joining = self._beat("joining")
         started = time.time()
         empty = self._cost()
@@ -120,6 +126,7 @@ class Bench:
         before, at = self.emulator.counters()["requests"], time.time()
         self.sides["asleep"].add([GateTrigger()])
         self.emulator.advance(seconds=4 * 24 * 3600)
+        self._ring(jobs[: self.count // 5])
         fired = self.sides["ours"].news([ids[jobid] for jobid in jobs[: self.count // 5]], 3 * INTERVAL)
         self.sides["asleep"].news(asleep[: self.count // 5], INTERVAL)
         requests = self.emulator.counters()["requests"] - before
@@ -138,6 +145,11 @@ class Bench:
             jobs.append(hook.encrypt_text(message="WAIT", prompt=f"film {number} {ends}", channel=channel).jobid)
         say(f"{len(jobs)} jobs run in the emulator")
         return jobs
+
+    def _ring(self, jobids: list[str]) -> None:
+        """Ring the bell for each of these jobs, as the api-server does when the service has called."""
+        if self.bells:
+            self.sides["ours"].ask("ring", [bell_key(time.time(), jobid) for jobid in jobids])
 
     def _cost(self) -> dict[str, tuple[float, int]]:
         return {name: side.ask("cost") for name, side in self.sides.items()}
@@ -162,6 +174,7 @@ class Bench:
             time.sleep(7 * number)
             at = time.time()
             self.emulator.advance(jobid=jobid, status="completed")
+            self._ring([jobid])
             ((fired, _),) = self.sides["ours"].news([ids[jobid]], 3 * INTERVAL)
             late.append(fired - at)
             say(f"an end was noticed after {late[-1]:.1f} s")

@@ -25,11 +25,11 @@ _NOW = "(julianday('now') - 2440587.5) * 86400.0"
 _JOURNAL = f"""
 CREATE TABLE IF NOT EXISTS dev_journal (at REAL, {_COLUMNS});
 CREATE TRIGGER IF NOT EXISTS dev_journal_insert AFTER INSERT ON task_instance BEGIN
-  INSERT INTO dev_journal VALUES ({_NOW}, NEW.{_COLUMNS.replace(", ", ", NEW.")});
+  INSERT INTO dev_journal VALUES ({_NOW}, %(new)s);
 END;
 CREATE TRIGGER IF NOT EXISTS dev_journal_update AFTER UPDATE OF state, try_number ON task_instance
 WHEN NEW.state IS NOT OLD.state OR NEW.try_number IS NOT OLD.try_number BEGIN
-  INSERT INTO dev_journal VALUES ({_NOW}, NEW.{_COLUMNS.replace(", ", ", NEW.")});
+  INSERT INTO dev_journal VALUES ({_NOW}, %(new)s);
 END;
 """
 
@@ -94,7 +94,10 @@ class AirflowDb:
     def install_journal(self) -> None:
         """Let the database keep the journal; call before Airflow starts."""
         with closing(sqlite3.connect(self.path)) as connection:
-            connection.executescript(_JOURNAL)
+            columns = ", ".join(f"NEW.{name}" for name in _COLUMNS.split(", "))
+            if not self._has_map_index():
+                columns = columns.replace("map_index", "region_index")
+            connection.executescript(_JOURNAL % {"new": columns})
 
     def sql(self, query: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """Return the rows of a query as dicts."""
@@ -110,9 +113,15 @@ class AirflowDb:
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the task instances of a run as they stand."""
+        columns, only = ("*", "") if self._has_map_index() else ("*, region_index AS map_index", "AND working_set = 1")
         return self.sql(
-            "SELECT * FROM task_instance WHERE dag_id = ? AND run_id = ? ORDER BY task_id, map_index", (dag_id, run_id)
+            f"SELECT {columns} FROM task_instance WHERE dag_id = ? AND run_id = ? {only} ORDER BY task_id, map_index",
+            (dag_id, run_id),
         )
+
+    def _has_map_index(self) -> bool:
+        # Airflow 3.4 names it otherwise, and keeps earlier tries in the same table.
+        return bool(self.sql("SELECT 1 FROM pragma_table_info('task_instance') WHERE name = 'map_index'"))
 
     def task(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any] | None:
         """Return one task instance, None when there is none yet."""

@@ -61,6 +61,10 @@ class Secrets:
         folder.mkdir(parents=True, exist_ok=True)
         self._connections = folder / "connections.json"
         self._failing = folder / "failing"
+        self.keep(connections)
+
+    def keep(self, connections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep these connections from now on."""
         self._connections.write_text(json.dumps(connections))
 
     @property

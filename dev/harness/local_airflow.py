@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from typing_extensions import Self
 
 from dev.harness.airflow_api import AirflowApi
 from dev.harness.airflow_db import AirflowDb, clean_env, migrated_database
-from dev.harness.guard import marked
+from dev.harness.network import Network
 from dev.harness.processes import Family, free_port, tail, wait_until
 from dev.harness.runs import Runs
 
@@ -47,7 +47,10 @@ QUICK_TO_NOTICE = {
 
 class LocalAirflow:
     """
-    One Airflow: api-server, scheduler with LocalExecutor, DAG processor, one triggerer or more, SQLite.
+    One Airflow: one api-server or more, scheduler with LocalExecutor, DAG processor, one triggerer or more, SQLite.
+
+    ``url`` is the first api-server, ``urls`` are all of them. ``front`` is the one address before them all, at which
+    the connections go to each in turn; every process and the tests' own API client use it.
 
     :param home: its folder, made if missing; database, logs and configuration live there.
     :param dags: the folder with DAG files.
@@ -56,6 +59,8 @@ class LocalAirflow:
     :param connections: Airflow connections by id, as dicts; every process gets them by environment.
     :param env: further environment variables for every process.
     :param triggerers: how many triggerers to start: ``triggerer``, ``triggerer-2``, …
+    :param called_back: those of the connections whose service is to report the ends of jobs to this Airflow.
+    :param api_servers: how many api-servers to start, each at a port of its own: ``api-server``, ``api-server-2``, …
     """
 
     def __init__(
@@ -68,15 +73,24 @@ class LocalAirflow:
         connections: Mapping[str, Mapping[str, Any]] | None = None,
         env: Mapping[str, str] | None = None,
         triggerers: int = 1,
+        api_servers: int = 1,
+        called_back: Sequence[str] = (),
     ) -> None:
         self.home = home.resolve()
         self.dags = dags.resolve()
         self.python = python or Path(sys.executable)
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.urls = [f"http://127.0.0.1:{free_port()}" for _ in range(api_servers)]
+        self.url = self.urls[0]
+        self._balancer = Network(*self.urls) if api_servers > 1 else None
+        self.front = self._balancer.url if self._balancer else self.url
         self.logs = self.home / "logs"
-        self.names = ["api-server", "scheduler", "dag-processor"]
-        self.names += ["triggerer", *(f"triggerer-{number}" for number in range(2, triggerers + 1))]
+        self._servers = dict(zip(_numbered("api-server", api_servers), self.urls, strict=True))
+        self.names = [*self._servers, "scheduler", "dag-processor", *_numbered("triggerer", triggerers)]
         options = {**self.options(), **(config or {})}
+        reached = {"extra": {"callback_url": self.front}}
+        known = {
+            name: {**about, **(reached if name in called_back else {})} for name, about in (connections or {}).items()
+        }
         self.family = Family(
             self.home / "process-logs",
             {
@@ -84,12 +98,12 @@ class LocalAirflow:
                 "AIRFLOW_HOME": str(self.home),
                 "PYTHONUNBUFFERED": "1",
                 **{f"AIRFLOW__{key.replace('.', '__', 1).upper()}": value for key, value in options.items()},
-                **{f"AIRFLOW_CONN_{key.upper()}": json.dumps(value) for key, value in (connections or {}).items()},
+                **{f"AIRFLOW_CONN_{key.upper()}": json.dumps(value) for key, value in known.items()},
                 **(env or {}),
             },
         )
         self.db = AirflowDb(self.home / "airflow.db")
-        self.api = AirflowApi(self.url)
+        self.api = AirflowApi(self.front)
         self.runs = Runs(self.api, self.db, self.logs)
 
     def options(self) -> dict[str, str]:
@@ -104,15 +118,14 @@ class LocalAirflow:
             "core.simple_auth_manager_all_admins": "True",
             "core.test_connection": "Enabled",
             "core.fernet_key": base64.urlsafe_b64encode(os.urandom(32)).decode(),
-            "core.execution_api_server_url": f"{self.url}/execution/",
+            "core.execution_api_server_url": f"{self.front}/execution/",
             "core.min_serialized_dag_update_interval": "5",
             # SQLite lets one write at a time; better to wait for the turn than to fail with "database is locked". But
             # not for long: where the api-server's event loop waits for a write whose commit needs that very loop, both
             # stand still until this is over (seen at clears), and then the loser is simply asked again.
             "database.sql_alchemy_conn": f"sqlite:///{self.home / 'airflow.db'}?timeout=10",
             "api.host": "127.0.0.1",
-            "api.port": self.url.rpartition(":")[2],
-            "api.base_url": self.url,
+            "api.base_url": self.front,
             "api.workers": "1",
             "api.secret_key": secrets.token_hex(16),
             "api_auth.jwt_secret": secrets.token_hex(32),
@@ -144,10 +157,14 @@ class LocalAirflow:
                 self.db.install_journal()
             # Without it, four starting processes would each write a commented configuration here.
             (self.home / "airflow.cfg").touch()
+            if self._balancer:
+                self._balancer.__enter__()
             since = _now()
             for name in self.names:
                 self._launch(name)
-            for kind in COMMANDS:
+            for name in self._servers:
+                self._wait_ready(name, since, timeout)
+            for kind in JOB_TYPES:
                 self._wait_ready(kind, since, timeout, count=sum(_kind(name) == kind for name in self.names))
         except BaseException:
             self.stop(grace=3)
@@ -156,6 +173,8 @@ class LocalAirflow:
     def stop(self, grace: float = 10) -> None:
         """End all processes: SIGTERM, and SIGKILL for what is left after the grace."""
         self.family.stop(grace)
+        if self._balancer:
+            self._balancer.__exit__(None, None, None)
 
     def start_process(self, name: str, *, wait: bool = True, timeout: float = 60) -> None:
         """Start one process, one that was killed or a further triggerer (``triggerer-2``)."""
@@ -181,12 +200,9 @@ class LocalAirflow:
         """Return the pids of all processes below the scheduler: executor workers, idle or busy, and their tasks."""
         return [process.pid for process in self.family.tree("scheduler")]
 
-    def leftovers(self) -> list[int]:
-        """Return the pids of all live processes of this Airflow, orphans included."""
-        return [process.pid for process in marked(self.family.mark)]
-
     def _launch(self, name: str) -> None:
-        self.family.start(name, [self.python, "-m", "airflow", *COMMANDS[_kind(name)]])
+        at = ["--port", self._servers[name].rpartition(":")[2]] if name in self._servers else []
+        self.family.start(name, [self.python, "-m", "airflow", *COMMANDS[_kind(name)], *at])
 
     def _wait_ready(self, name: str, since: str, timeout: float, count: int = 1) -> None:
         kind = _kind(name)
@@ -194,7 +210,7 @@ class LocalAirflow:
         def check() -> bool:
             self.family.check()
             if kind == "api-server":
-                return self.api.health() is not None
+                return AirflowApi(self._servers[name]).health() is not None
             rows = self.db.sql(
                 "SELECT 1 FROM job WHERE job_type = ? AND state = 'running' AND start_date >= ?",
                 (JOB_TYPES[kind], since),
@@ -207,6 +223,10 @@ class LocalAirflow:
 def _kind(name: str) -> str:
     """Return the kind of process a name stands for: ``triggerer-2`` is a triggerer."""
     return name if name in COMMANDS else name.rpartition("-")[0]
+
+
+def _numbered(kind: str, count: int) -> list[str]:
+    return [kind, *(f"{kind}-{number}" for number in range(2, count + 1))]
 
 
 def _now() -> str:

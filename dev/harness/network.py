@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
@@ -22,12 +23,12 @@ class Network:
     """
     A TCP proxy in threads of this process.
 
-    :param target: the URL it leads to
+    :param targets: the URLs it leads to, each connection to the next one that accepts it, as a load balancer does
     """
 
-    def __init__(self, target: str) -> None:
-        address = urlsplit(target)
-        self._target = (address.hostname or "127.0.0.1", address.port or 80)
+    def __init__(self, *targets: str) -> None:
+        addresses = [urlsplit(target) for target in targets]
+        self._targets = deque((address.hostname or "127.0.0.1", address.port or 80) for address in addresses)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
@@ -51,6 +52,8 @@ class Network:
         self._closed.set()
         self._flowing.set()
         with self._lock:
+            # Closing alone would leave it listening for as long as the other thread waits on it.
+            self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._hang_up()
             for filler in self._fillers:
@@ -121,19 +124,22 @@ class Network:
     def _accept(self) -> None:
         while not self._closed.is_set():
             self._open.wait(_STEP)
+            with suppress(OSError, ValueError):  # closed meanwhile
+                select.select([self._listener], [], [], _STEP)
             with self._lock:
                 if self._closed.is_set():
                     return
                 if self._open.is_set() and select.select([self._listener], [], [], 0)[0]:
                     self._serve(self._listener.accept()[0])
-                    continue
-            self._closed.wait(_STEP)
 
     def _serve(self, client: socket.socket) -> None:
         self.accepted += 1
-        try:
-            server = socket.create_connection(self._target, timeout=10)
-        except OSError:
+        for _ in range(len(self._targets)):
+            self._targets.rotate(-1)
+            with suppress(OSError):
+                server = socket.create_connection(self._targets[-1], timeout=10)
+                break
+        else:
             client.close()
             return
         server.settimeout(None)

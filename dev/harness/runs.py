@@ -108,17 +108,6 @@ class Runs:
 
         return self._wait(check, dag_id, run_id, f"{task_id}[{map_index}] to be {' or '.join(states)}", timeout)
 
-    def wait_tasks(
-        self, dag_id: str, run_id: str, task_id: str, state: str, *, count: int, timeout: float = 60
-    ) -> None:
-        """Wait until ``count`` instances of a (mapped) task are in a state at once."""
-
-        def check() -> bool:
-            rows = self.db.tasks(dag_id, run_id)
-            return sum(row["task_id"] == task_id and row["state"] == state for row in rows) >= count
-
-        self._wait(check, dag_id, run_id, f"{count} × {task_id} to be {state}", timeout)
-
     def task_processes(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> TaskProcesses:
         """Return the pids of a task that is running now."""
         row = self.db.task(dag_id, run_id, task_id, map_index)

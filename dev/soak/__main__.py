@@ -67,7 +67,10 @@ def _soak(home: Path, options: argparse.Namespace) -> tuple[Soak, Verdict]:
         say("starting Airflow")
         secrets = Secrets(home / "secrets", {"pika_default": emulator.connection})
         config = {**QUICK_TO_NOTICE, **secrets.config}
-        with LocalAirflow(home / "airflow", dags=DAGS, config=config, env=secrets.env) as airflow:
+        airflow = LocalAirflow(home / "airflow", dags=DAGS, config=config, env=secrets.env)
+        called_back = {**emulator.connection, "extra": {"callback_url": airflow.front}}
+        secrets.keep({"pika_default": called_back})
+        with airflow:
             soak = Soak(airflow, emulator, secrets, submits=options.submits, seed=options.seed)
             return soak, soak.run(options.minutes)
 

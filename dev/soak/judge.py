@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,15 +33,24 @@ class Film:
 
     @property
     def cannot_know(self) -> bool:
-        """Whether its last try failed because it cannot know whether a job was made."""
-        return self.state == "failed" and UNKNOWN in self._last_try
+        """Whether what ended its last try says that it cannot know whether a job was made."""
+        return self.state == "failed" and any(line.startswith(UNKNOWN) for line in self._last_exception)
 
     @property
     def last_error(self) -> str:
-        """The last exception its last try logged."""
-        # Exceptions are set in, below the line they belong to.
-        found = [line.strip() for line in self._last_try.splitlines() if line.startswith("    ")]
-        return found[-1][:300] if found else "no exception in its log"
+        """The first cause of the last exception its last try logged."""
+        return self._last_exception[-1][:300] if self._last_exception else "no exception in its log"
+
+    @property
+    def _last_exception(self) -> list[str]:
+        # Exceptions are set in, below the line they belong to: the one raised, then its causes.
+        lines: list[str] = []
+        for line in reversed(self._last_try.splitlines()):
+            if line.startswith("    "):
+                lines.insert(0, line.strip())
+            elif lines:
+                break
+        return lines
 
     @property
     def _last_try(self) -> str:
@@ -57,7 +67,7 @@ class Verdict:
     :param lost: jobids found neither in XCom nor in the state store nor in the log of their task
     :param unknown: films whose answer was lost and whose job was not found: the task says that it cannot know; paid at
         most once, and its job is not lost but told of
-    :param strange: films that failed for any other reason
+    :param strange: films that failed for any other reason, and runs that made none or did not end
     :param adopted: films whose job was found by its reference
     """
 
@@ -90,22 +100,32 @@ class Verdict:
             self.strange.append(f"{film.name} ended {film.state}, try {film.tries}: {film.last_error}")
         self.lost += [f"{film.name}: {jobid}" for jobid in film.jobids if jobid not in film.kept]
 
+    def add_run(self, run_id: str, *, films: int, ended: bool) -> None:
+        """Judge a run by itself: what made no films has proved nothing, and what has not ended nothing yet."""
+        if not films:
+            self.strange.append(f"{run_id} made no films")
+        if not ended:
+            self.strange.append(f"{run_id} did not end")
 
-def judge(airflow: LocalAirflow, counters: dict[str, Any], runs: dict[str, str]) -> Verdict:
+
+def judge(airflow: LocalAirflow, counters: dict[str, Any], runs: dict[str, str], *, left: Collection[str]) -> Verdict:
     """
-    Judge what is left when all runs have ended.
+    Judge what is left in the end.
 
     :param counters: the emulator's
     :param runs: the DAG of each run; its films are prompted ``<run> <number>``
+    :param left: the runs that did not end
     """
     verdict = Verdict(jobs=len(counters["jobs"]), cancelled=sum(counters["cancels"].values()))
     made: defaultdict[str, list[str]] = defaultdict(list)
     for job in counters["jobs"]:
         made[film_of(job)].append(job["jobid"])
     for run_id, dag_id in runs.items():
-        for row in airflow.db.tasks(dag_id, run_id):
-            if row["task_id"].endswith("submit") and row["map_index"] >= 0:
-                verdict.add(_film(airflow, row, made.pop(f"{run_id} {row['map_index']}", [])))
+        rows = airflow.db.tasks(dag_id, run_id)
+        films = [row for row in rows if row["task_id"].endswith("submit") and row["map_index"] >= 0]
+        verdict.add_run(run_id, films=len(films), ended=run_id not in left)
+        for row in films:
+            verdict.add(_film(airflow, row, made.pop(f"{run_id} {row['map_index']}", [])))
     # A job of a film that no run knows of would be the worst of all.
     verdict.excess += [f"{prompt}: {', '.join(jobids)}" for prompt, jobids in made.items()]
     return verdict

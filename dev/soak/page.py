@@ -27,6 +27,8 @@ dropped or cut, 500 to 504 and HTML pages, with and without the job made; one su
 with 200, 403 and 404, redirects, cut and dropped connections, answers that take 8 or 25 s or drip a byte every 4 s;
 - every {outages[0]:g} to {outages[1]:g} s the secrets backend fails for {outage[0]:g} to {outage[1]:g} s.
 
+The service calls back; whatever it meets no api-server for is tried again three times within 13 s.
+
 A lost submit that made no job may be sent again: jobs are what counts, not submits. A film of unknown outcome is one \
 whose task failed and said that it cannot know whether a job was made.
 """
@@ -49,7 +51,7 @@ def table(soak: Soak, verdict: Verdict) -> str:
         "jobs made": str(verdict.jobs),
         "submit tasks ended": states,
         "tries in all": str(verdict.tries),
-        "jobs found again by their reference (adopted)": str(verdict.adopted),
+        "jobs found again (adopted), by a callback or on the list": str(verdict.adopted),
         "outcome unknown, said so, paid at most once": str(len(verdict.unknown)),
         "failed for another reason": str(len(verdict.strange)),
         "**excess jobs**": f"**{len(verdict.excess)}**",

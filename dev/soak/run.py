@@ -67,9 +67,7 @@ class Soak:
         while self._open_runs() and time.monotonic() < end:
             self._tell()
             time.sleep(1)
-        if left := self._open_runs():
-            say(f"these runs did not end: {left}")
-        return judge(self.airflow, self.emulator.counters(), self.runs)
+        return judge(self.airflow, self.emulator.counters(), self.runs, left=self._open_runs())
 
     def _storm(self, until: float) -> None:
         # It goes on until nobody is in line any more; what was killed then is still to be found again.

@@ -16,7 +16,7 @@ from tests.browser.page import Page
 
 # Not pika_default, which the environment defines and which no form could change.
 CONN_ID = "pika_studio"
-EXTRAS = ["Discord channel", "Discord token", "Max jobs", "Read timeout (seconds)"]
+EXTRAS = ["Discord channel", "Discord token", "Max jobs", "Read timeout (seconds)", "Callback URL"]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_connection_is_filled_in_saved_and_tested(
     assert (saved["connection_id"], saved["conn_type"]) == (CONN_ID, "pika")
     assert (saved["host"], saved["port"]) == (f"http://{address.hostname}", address.port)
     extra = json.loads(saved["extra"])
-    assert extra == {"channel": channel, "discord_token": None, "max_jobs": 3, "timeout": 15}
+    assert extra == {"channel": channel, "discord_token": None, "max_jobs": 3, "timeout": 15, "callback_url": None}
 
     form.press("Test Connection")
     assert form.notice("Test Connection Successful") == f"The API at {emulator.url} accepts the token."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from tests.support.task_context import Clock, Life, run_leaping
+from tests.support.task_context import Clock, Life
 from tests.support.variables import Variables
 
 
@@ -58,13 +57,4 @@ def life(clock: Clock) -> Callable[..., Life]:
 @pytest.fixture
 def leaping_triggers(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``dag.test()`` run triggers without waiting in earnest."""
-    from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor
-
-    run = InProcessTestSupervisor.run_trigger_in_process
-
-    def leaping(*args: Any, **kwargs: Any) -> Any:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(asyncio, "run", lambda main: run_leaping(main, clock))
-            return run(*args, **kwargs)
-
-    monkeypatch.setattr(InProcessTestSupervisor, "run_trigger_in_process", leaping)
+    clock.install_in_triggers(monkeypatch)

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 import requests
@@ -83,3 +84,16 @@ def test_away_swallows_the_answer_of_a_request_that_has_left(network: Network, p
     assert pika_emulator.counters()["checks"] == 1
     network.come_back()
     assert check(network, pika_emulator.token) == 200
+
+
+def test_connections_go_to_each_server_in_turn_and_past_one_that_is_gone(pika_emulator: EmulatorClient) -> None:
+    with ExitStack() as gone, Network(pika_emulator.url) as other:
+        one = gone.enter_context(Network(pika_emulator.url))
+        with Network(one.url, other.url) as front:
+            for _ in range(4):
+                assert check(front, pika_emulator.token) == 200
+            assert (one.accepted, other.accepted) == (2, 2)
+            gone.close()
+            for _ in range(2):
+                assert check(front, pika_emulator.token) == 200
+            assert other.accepted == 4

@@ -16,6 +16,7 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from airflow_provider_pika.compat import AirflowFailException
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.emulator.film import make_film
+from airflow_provider_pika.emulator.leaps import Proxy
 from airflow_provider_pika.emulator.scenes import Waves
 from airflow_provider_pika.exceptions import (
     PikaJobFailedError,
@@ -26,7 +27,6 @@ from airflow_provider_pika.exceptions import (
 from airflow_provider_pika.files import web
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.transfers.pika import PikaDownloadOperator
-from tests.support.task_context import Proxy
 from tests.support.task_files import Run, reply, web_server
 
 FILM = make_film(Waves("waves", "HI"))

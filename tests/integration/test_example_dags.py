@@ -83,11 +83,30 @@ def test_pika_mapped(pika_emulator: EmulatorClient, run_dag: RunDag, clock: Cloc
     jobs = pika_emulator.jobs()
     assert pika_emulator.counters()["submits"]["asked"] == len(jobs) == 3
     assert {job["message"] for job in jobs} == {"SALE"}
-    jobids = [run.xcom("films", map_index=n) for n in range(3)]
+    jobids = [run.xcom("film.make", map_index=n) for n in range(3)]
     assert set(jobids) == {job["jobid"] for job in jobs}
-    assert list(run.xcom("collect")) == jobids
-    assert list(run.xcom("collect").values()) == [run.xcom("films", "video_url", n) for n in range(3)]
-    assert all(link.startswith(pika_emulator.url) for link in run.xcom("collect").values())
+    links = [run.xcom("film.make", "video_url", n) for n in range(3)]
+    assert [run.xcom("film.collect", map_index=n) for n in range(3)] == links
+    assert all(link.startswith(pika_emulator.url) for link in links)
+
+
+@pytest.mark.usefixtures("leaping_triggers")
+@pytest.mark.parametrize("bad", ["waves [emulator:422]", "waves [emulator:late-moderated]"])
+def test_one_bad_prompt_among_good_ones_leaves_no_film_of_pika_mapped_behind(
+    pika_emulator: EmulatorClient, run_dag: RunDag, clock: Clock, bad: str
+) -> None:
+    """A film that is paid for is collected, whatever becomes of the others; and the run tells of the bad one."""
+    pika_emulator.configure(seconds=40)
+
+    made = run_dag(example("pika_mapped"), run_conf={"prompts": ["a boat", bad, "a lighthouse", "rain"]})
+
+    run = Run(made)
+    assert str(made.state) == "failed"
+    assert [run.states["film.make", n] for n in range(4)] == ["success", "failed", "success", "success"]
+    assert [run.states["film.collect", n] for n in range(4)] == ["success", "upstream_failed", "success", "success"]
+    assert pika_emulator.counters()["submits"]["asked"] == 4
+    completed = [job["jobid"] for job in pika_emulator.jobs() if job["status"] == "completed"]
+    assert sorted(completed) == sorted(run.xcom("film.make", map_index=n) for n in (0, 2, 3))
 
 
 @pytest.mark.usefixtures("leaping_triggers")

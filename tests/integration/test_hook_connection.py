@@ -83,7 +83,7 @@ def test_a_failed_job_stays_one_while_the_connection_cannot_be_read(monkeypatch:
     Backend(monkeypatch, AirflowNotFoundException("pika_default"))
     error = PikaHook().job_failed(Job("job:1", "failed", {"error": "The bot is ill"}))
     assert type(error) is PikaJobFailedError
-    assert "Job job:1 ended failed: The bot is ill" in str(error)
+    assert "Failed: The bot is ill. " in str(error)
 
 
 @pytest.mark.parametrize(("host", "password"), [("not a host", "token"), ("http://127.0.0.1:1", "")])

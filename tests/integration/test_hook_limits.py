@@ -109,7 +109,7 @@ def test_a_read_whose_answer_drips_ends_in_time_and_leaves_nothing_behind(
             error = read(on)
         assert type(error) is PikaUnavailableError
         assert "not over within 1 s" in str(error)
-        assert "Is the host in the connection right" not in str(error)
+        assert "Is the host of the connection 'pika_default' right" not in str(error)
         assert no_exchange_left()
     assert len(server.requests) == 1
 
@@ -134,7 +134,7 @@ def test_a_name_that_is_not_looked_up_in_time_is_unavailable(ask: Any, monkeypat
         with timed(2.5):
             error = ask()
         assert type(error) is PikaUnavailableError
-        assert "Is the host in the connection right" in str(error)
+        assert "Is the host of the connection 'pika_default' right" in str(error)
 
         answered.set()
         assert no_exchange_left()

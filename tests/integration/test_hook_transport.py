@@ -248,7 +248,7 @@ def test_a_refused_submit_certainly_never_left(closed_port: int, monkeypatch: py
     connect(monkeypatch, f"http://127.0.0.1:{closed_port}")
     error = submit()
     assert type(error) is PikaUnavailableError
-    assert "Is the host in the connection right" in str(error)
+    assert "Is the host of the connection 'pika_default' right" in str(error)
 
 
 def test_a_refused_read_sends_the_reader_to_the_host(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +257,7 @@ def test_a_refused_read_sends_the_reader_to_the_host(closed_port: int, monkeypat
     assert type(error) is PikaUnavailableError
     assert error.jobid == JOBID
     assert f"http://127.0.0.1:{closed_port}/v1/pika/jobs/" in str(error)
-    assert "Is the host in the connection right" in str(error)
+    assert "Is the host of the connection 'pika_default' right" in str(error)
 
 
 @pytest.mark.parametrize(

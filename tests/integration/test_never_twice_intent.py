@@ -266,7 +266,7 @@ def test_a_made_submit_is_counted_once_its_jobid_is_kept(
 ) -> None:
     counted: list[str] = []
     monkeypatch.setattr(
-        "airflow_provider_pika.operators.submission.count_submit", lambda outcome, **_: counted.append(outcome)
+        "airflow_provider_pika.operators.sending.count_submit", lambda outcome, **_: counted.append(outcome)
     )
     task = life(submit())
     task.store.fails_on = lambda key, value: bool(value.get("jobid"))

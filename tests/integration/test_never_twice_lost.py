@@ -10,6 +10,7 @@ from airflow_provider_pika.compat import AirflowFailException
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaUnavailableError, PikaUnknownOutcomeError
 from airflow_provider_pika.hooks.pika import PikaHook
+from tests.support.hook_tools import connect, http, recorder
 from tests.support.submits import STORES, Lives, asked, jobids, submit
 from tests.support.task_context import Clock
 
@@ -235,3 +236,50 @@ def test_a_refusal_of_the_second_submit_is_a_refusal(pika_emulator: EmulatorClie
 
     assert (ending.state, ending.legs) == ("success", 2)
     assert len(pika_emulator.jobs()) == 1
+
+
+PAGE = b"<!DOCTYPE html><html><body><h1>It works!</h1></body></html>"
+
+
+@STORES
+@pytest.mark.parametrize(("submitted", "checked"), [(200, 200), (501, 404)])
+def test_a_host_that_is_not_the_api_is_called_wrong_at_once_and_never_sent_a_second_submit(
+    pika_emulator: EmulatorClient,
+    life: Lives,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    submitted: int,
+    checked: int,
+    stored: bool,
+) -> None:
+    """It ended after minutes with "a job may have been made and paid for", where a web server had said 501."""
+    task = life(submit(), stored=stored)
+    with recorder(lambda asked: http(submitted if asked.startswith(b"POST") else checked, PAGE)) as server:
+        connect(monkeypatch, server.url)
+        ending = task.run()
+
+    wanted = f"The root URL {server.url} of the connection 'pika_default' looks wrong: "
+    assert ending.state == "up_for_retry"
+    assert type(ending.error) is PikaUnavailableError
+    assert str(ending.error).startswith(wanted)
+    assert [head.split(" http")[0] for head in server.heads] == ["post /v1/pika/encrypt_text", "get /v2/account"]
+    assert clock.sleeps == []
+
+    connect(monkeypatch, pika_emulator.url, pika_emulator.connection["password"])
+    ending = task.retry()
+
+    assert type(ending.cause) is PikaUnknownOutcomeError
+    assert asked(pika_emulator) == 0, "a page can stand before an API that has taken the submit"
+
+
+@STORES
+def test_behind_a_page_for_everything_the_job_is_found_by_the_next_try(
+    pika_emulator: EmulatorClient, life: Lives, stored: bool
+) -> None:
+    pika_emulator.fault("submit", "html", status=200, work=True)
+    pika_emulator.fault("check", "html", status=200)
+    task = life(submit(), stored=stored)
+
+    assert "looks wrong" in str(task.run().error)
+    assert [task.retry().value] == jobids(pika_emulator)
+    assert asked(pika_emulator) == 1

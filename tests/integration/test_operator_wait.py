@@ -60,11 +60,6 @@ def only_job(emulator: EmulatorClient) -> str:
     return job["jobid"]
 
 
-def everywhere(emulator: EmulatorClient, kind: str, **about: Any) -> None:
-    emulator.fault("job", kind, **about)
-    emulator.fault("list", kind, **about)
-
-
 def test_it_returns_the_jobid_and_pushes_the_finished_job_and_its_video(
     pika_emulator: EmulatorClient, film: Tasks, clock: Clock, way: str
 ) -> None:
@@ -75,7 +70,7 @@ def test_it_returns_the_jobid_and_pushes_the_finished_job_and_its_video(
     jobid = only_job(pika_emulator)
     assert ending.state == "success", ending.error
     assert ending.value == jobid
-    assert ending.xcoms.keys() == {"return_value", "jobid", "job", "video_url"}
+    assert ending.xcoms.keys() == {"return_value", "jobid", "job", "status", "video_url"}
     assert ending.xcoms["return_value"] == ending.xcoms["jobid"] == jobid
     assert ending.xcoms["job"]["status"] == "completed"
     assert ending.xcoms["job"].keys().isdisjoint({"code", "discord"})
@@ -132,14 +127,14 @@ def test_the_timeout_leaves_the_job_alone_unless_told_to_cancel(
     assert type(ending.error) is AirflowSensorTimeout
     assert ending.xcoms == {"jobid": jobid}
     assert pika_emulator.counters()["cancels"] == ({jobid: 1} if cancel else {})
-    assert 199 <= clock.ahead <= 235
+    assert 199 <= clock.passed <= 235
 
 
 def test_execution_timeout_bounds_the_wait(pika_emulator: EmulatorClient, film: Tasks, clock: Clock) -> None:
     pika_emulator.configure(seconds=100_000)
 
     assert type(film(execution_timeout=timedelta(seconds=90)).run().error) is AirflowSensorTimeout
-    assert 89 <= clock.ahead <= 125
+    assert 89 <= clock.passed <= 125
 
 
 def test_time_spent_in_the_queue_is_not_time_spent_waiting_for_the_job(
@@ -160,7 +155,9 @@ def test_a_run_of_transient_errors_may_be_retried_and_the_retry_goes_on_with_the
     pika_emulator: EmulatorClient, film: Tasks, way: str
 ) -> None:
     pika_emulator.configure(seconds=8_000)
-    everywhere(pika_emulator, "server_error", status=503, times=TRANSIENT_LIMIT)
+    pika_emulator.fault("job", "server_error", status=503, times=TRANSIENT_LIMIT)
+    # A trigger asks for the list meanwhile, how often is not certain; one answer would tell that the job runs.
+    pika_emulator.fault("list", "server_error", status=503, times=3 * TRANSIENT_LIMIT)
     task = film(timeout=50_000, poll_interval=100)
 
     ending = task.run()
@@ -170,7 +167,7 @@ def test_a_run_of_transient_errors_may_be_retried_and_the_retry_goes_on_with_the
 
     while task.retry().state != "success":
         # What is left of the errors strikes a storeless try's search for its job.
-        assert task.ti.try_number < TRANSIENT_LIMIT + 5
+        assert task.ti.try_number < 3 * TRANSIENT_LIMIT + 5
     assert task.ti.xcoms["return_value"] == jobid
     assert asked(pika_emulator) == 1
 
@@ -313,9 +310,9 @@ def test_past_queue_timeout_the_queue_ends_with_the_last_answer(
     ending = queued(queue_timeout=200).run()
 
     assert type(ending.error) is AirflowSensorTimeout
-    assert "Maximum of executing jobs reached" in str(ending.error)
+    assert "jobs executing in parallel supported" in str(ending.error)
     assert "queue_timeout of 3 minutes 20 seconds" in str(ending.error)
-    assert 199 <= clock.ahead <= 240
+    assert 199 <= clock.passed <= 240
     assert len(pika_emulator.jobs()) == 1
 
 
@@ -327,7 +324,7 @@ def test_a_discord_429_is_waited_out_in_the_triggerer(
     ending = queued().run()
 
     assert ending.state == "success"
-    assert 77 <= clock.ahead <= 140
+    assert 77 <= clock.passed <= 140
     assert asked(pika_emulator) == 2
 
 
@@ -337,7 +334,7 @@ def test_queue_timeout_counts_over_all_turns(pika_emulator: EmulatorClient, queu
     ending = queued(queue_timeout=600).run()
 
     assert type(ending.error) is AirflowSensorTimeout
-    assert 550 <= clock.ahead <= 760
+    assert 550 <= clock.passed <= 760
 
 
 def test_a_deferrable_second_try_whose_search_was_turned_away_searches_again(

@@ -7,25 +7,28 @@ import json
 import random
 import threading
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.polling import MAX_BACKOFF
 from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
-from airflow_provider_pika.triggers import job_waiter, poller
+from airflow_provider_pika.triggers import async_hook, job_waiter, poller
 from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaQueueTrigger
 from tests.support.task_context import Clock, Log, events_of, run_leaping
 
 LIST = "/v1/pika/jobs"
 
 
-def job_of(emulator: EmulatorClient, lasts: float, *faults: str, **about: Any) -> str:
+def job_of(emulator: EmulatorClient, lasts: float, *faults: str, channel: str | None = None, **about: Any) -> str:
     emulator.configure(seconds=lasts)
     for kind in faults:
         emulator.fault("submit", kind, **about)
-    return PikaHook().encrypt_text(message="HI", prompt="waves").jobid
+    return PikaHook().encrypt_text(message="HI", prompt="waves", channel=channel).jobid
 
 
 def watcher(jobid: str, clock: Clock, **about: Any) -> PikaJobTrigger:
@@ -63,11 +66,107 @@ def lists(clock: Clock) -> int:
 
 
 def test_while_nothing_ends_all_wait_for_one_list_an_interval(pika_emulator: EmulatorClient, clock: Clock) -> None:
-    """Eight jobs of 280 s at 30 s polls: about ten lists, and no job is read before it is gone from one."""
-    jobids = [job_of(pika_emulator, 280) for _ in range(8)]
+    """Eleven jobs of 280 s at 30 s polls: about ten lists, each with a read of one job that is on it."""
+    pika_emulator.configure(channels={"1" * 19: 10, "2" * 19: 10})
+    jobids = [job_of(pika_emulator, 280, channel=str(1 + number % 2) * 19) for number in range(11)]
     assert set(run_leaping(outcomes([watcher(jobid, clock) for jobid in jobids]), clock)) == {"ended"}
     assert lists(clock) <= 11
-    assert pika_emulator.counters()["polls"]["total"] == 8
+    assert pika_emulator.counters()["polls"]["total"] <= 11 + 10
+
+
+def test_while_few_wait_a_listed_job_is_read_once_a_minute(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    """The list tells nothing of its progress."""
+    jobid = job_of(pika_emulator, 400)
+    trigger = watcher(jobid, clock)
+    assert run_leaping(outcomes([trigger]), clock) == ["ended"]
+    (reads,) = (times for target, times in clock.polls().items() if target != LIST)
+    assert 6 <= len(reads) <= 8
+    assert min(later - earlier for earlier, later in pairwise(reads[:-1])) >= 59
+    told = trigger._log.of("info")
+    assert sum("is progress (" in line for line in told) >= 4
+    assert len(told) == len(set(told)) <= len(reads)
+
+
+def test_a_job_read_as_ended_by_who_waits_for_it_frees_its_slot_in_the_queue(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list may name it for a minute more."""
+    jobid = job_of(pika_emulator, 50)
+    monkeypatch.setattr(PikaHook, "list_jobs", lambda hook: [jobid])
+    ended: dict[str, float] = {}
+
+    async def timed(trigger: Any) -> None:
+        ((event),) = await events_of(trigger)
+        ended[event["outcome"]] = clock.time()
+
+    async def both() -> None:
+        await asyncio.gather(timed(watcher(jobid, clock)), timed(in_queue(clock, clock.time(), [jobid])))
+
+    run_leaping(both(), clock)
+    assert ended["released"] - ended["ended"] <= 1
+
+
+def test_an_unforeseen_error_of_the_list_ends_nobody(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobids = [job_of(pika_emulator, 150) for _ in range(3)]
+
+    def broken(hook: PikaHook) -> list[str]:
+        raise KeyError("user:1-token")
+
+    monkeypatch.setattr(PikaHook, "list_jobs", broken)
+    assert set(run_leaping(outcomes([watcher(jobid, clock) for jobid in jobids]), clock)) == {"ended"}
+    assert "KeyError" in caplog.text
+    assert "token" not in caplog.text
+
+
+def test_the_pause_after_a_failed_read_counts_from_its_answer(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each read hangs for 25 s and fails."""
+    pika_emulator.fault("list", "route_missing", times=10_000)
+    began: list[float] = []
+    answered: list[float] = []
+
+    def hangs(hook: PikaHook, jobid: str) -> Any:
+        began.append(clock.time())
+        clock.leap(25)
+        answered.append(clock.time())
+        raise PikaUnavailableError("no answer in time")
+
+    monkeypatch.setattr(PikaHook, "get_job", hangs)
+    trigger = watcher("job:1", clock, poll_interval=10.0, deadline=clock.time() + 200)
+    assert run_leaping(outcomes([trigger]), clock) == ["timeout"]
+    assert len(began) >= 3
+    assert min(after - before for before, after in zip(answered, began[1:], strict=False)) >= 9.99
+
+
+def test_without_a_list_the_jobs_in_the_way_are_read_together(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pika_emulator.fault("list", "route_missing", times=10_000)
+    all_at_once = threading.Barrier(4, timeout=5)
+
+    def ended(hook: PikaHook, jobid: str) -> Job:
+        all_at_once.wait()
+        return Job(jobid, "completed", {})
+
+    monkeypatch.setattr(PikaHook, "get_job", ended)
+    blockers = [f"job:{number}" for number in range(4)]
+    assert run_leaping(outcomes([in_queue(clock, clock.time(), blockers)]), clock) == ["released"]
+    assert not all_at_once.broken
+
+
+def test_who_waits_in_a_queue_is_told_the_place_when_it_changes(pika_emulator: EmulatorClient, clock: Clock) -> None:
+    blockers = [job_of(pika_emulator, 100 + 100 * n) for n in range(3)]
+    start = clock.time()
+    triggers = [in_queue(clock, start + place, blockers, channel="7" * 19) for place in range(3)]
+    run_leaping(outcomes(triggers), clock)
+    told = [line for line in triggers[2]._log.of("info") if "in line" in line]
+    assert told[0].startswith(
+        f"Waiting to submit: 3rd in line for channel {'7' * 19} among those in this triggerer, 3 j"
+    )
+    assert [line.split()[3] for line in told] == ["3rd", "2nd", "1st"]
 
 
 def test_without_a_list_route_each_job_is_read_spread_over_the_interval(
@@ -162,10 +261,10 @@ def test_a_changed_connection_is_noticed(
         waiting = asyncio.ensure_future(outcomes([watcher(jobid, clock, pika_conn_id="pika_other")]))
         await asyncio.sleep(45)
         (shared,) = poller._pollers[asyncio.get_running_loop()].values()
-        before = shared._hook.settings
+        before = shared._hook._hook.settings
         monkeypatch.setenv("AIRFLOW_CONN_PIKA_OTHER", json.dumps({**good, "extra": {"timeout": 7}}))
         result = await waiting
-        assert (before.timeout, shared._hook.settings.timeout) == (5, 7)
+        assert (before.timeout, shared._hook._hook.settings.timeout) == (5, 7)
         return result
 
     assert run_leaping(changed(), clock) == ["ended"]
@@ -186,7 +285,7 @@ def test_the_queue_is_served_first_come_first_served(pika_emulator: EmulatorClie
 
     run_leaping(all_wait(), clock)
     assert went == [0, 1, 2]
-    assert clock.ahead >= 150
+    assert clock.passed >= 150
 
 
 def test_without_a_list_the_jobs_in_the_way_are_read(pika_emulator: EmulatorClient, clock: Clock) -> None:
@@ -194,14 +293,14 @@ def test_without_a_list_the_jobs_in_the_way_are_read(pika_emulator: EmulatorClie
     blockers = [job_of(pika_emulator, 100) for _ in range(2)]
     start = clock.time()
     assert run_leaping(outcomes([in_queue(clock, start + n, blockers) for n in range(2)]), clock) == ["released"] * 2
-    assert 95 <= clock.ahead <= 200
+    assert 95 <= clock.passed <= 200
 
 
 def test_the_queue_has_a_deadline(pika_emulator: EmulatorClient, clock: Clock) -> None:
     blocker = job_of(pika_emulator, 5000)
     waiter = in_queue(clock, clock.time(), [blocker], deadline=clock.time() + 300)
     assert run_leaping(outcomes([waiter]), clock) == ["timeout"]
-    assert 295 <= clock.ahead <= 330
+    assert 295 <= clock.passed <= 330
 
 
 def test_a_token_that_has_been_replaced_ends_nobody(
@@ -217,8 +316,8 @@ def test_a_token_that_has_been_replaced_ends_nobody(
         await asyncio.sleep(45)
         (shared,) = poller._pollers[asyncio.get_running_loop()].values()
         stale = PikaHook("pika_other")
-        stale.__dict__["settings"] = replace(shared._hook.settings, token="user:1-replaced")
-        shared._hook = stale
+        stale.__dict__["settings"] = replace(shared._hook._hook.settings, token="user:1-replaced")
+        shared._hook._hook = stale
         return await waiting
 
     assert run_leaping(rotated(), clock) == ["ended"]
@@ -248,7 +347,7 @@ def test_a_deadline_is_kept_while_the_api_asks_for_quiet(pika_emulator: Emulator
     pika_emulator.fault("list", "rate_limit", retry_after=7200)
     waiter = watcher(jobid, clock, deadline=clock.time() + 300)
     assert run_leaping(outcomes([waiter]), clock) == ["timeout"]
-    assert 290 <= clock.ahead <= 300 + job_waiter.LAST_POLL_GRACE + 20
+    assert 290 <= clock.passed <= 300 + job_waiter.LAST_POLL_GRACE + 20
 
 
 def test_reads_stop_when_one_of_them_is_asked_to_pause(pika_emulator: EmulatorClient, clock: Clock) -> None:
@@ -257,7 +356,7 @@ def test_reads_stop_when_one_of_them_is_asked_to_pause(pika_emulator: EmulatorCl
     assert set(run_leaping(outcomes([watcher(jobid, clock) for jobid in jobids]), clock)) == {"ended"}
     reads = sorted(at for target, times in clock.polls().items() if target != LIST for at in times)
     # Those under way when the answer came are done, none is begun in the pause.
-    assert sum(at < reads[0] + 119 for at in reads) <= poller.THREADS
+    assert sum(at < reads[0] + 119 for at in reads) <= async_hook.THREADS
 
 
 def test_a_job_is_read_for_its_waiter_and_for_the_queue_at_once(pika_emulator: EmulatorClient, clock: Clock) -> None:

@@ -20,7 +20,7 @@ from airflow_provider_pika.api.polling import TRANSIENT_LIMIT
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
-from airflow_provider_pika.triggers import job_waiter, poller, queue
+from airflow_provider_pika.triggers import job_waiter, poller, queue, running_list
 from airflow_provider_pika.triggers import pika as triggers
 from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaQueueTrigger
 from tests.support.task_context import Clock, Log, events_of, run_leaping
@@ -57,7 +57,7 @@ def job_of(emulator: EmulatorClient, seconds: float) -> str:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the pace of a test that runs in real time."""
-    for module in (polling, job_waiter, poller, queue, triggers):
+    for module in (polling, job_waiter, poller, queue, running_list, triggers):
         monkeypatch.setattr(module, "MIN_POLL_INTERVAL", 0.2)
     monkeypatch.setattr(job_waiter, "LAST_POLL_GRACE", 0.5)
 
@@ -192,3 +192,33 @@ def test_a_connection_that_stays_unreadable_ends_the_waits_with_an_error_that_ma
     assert "token" not in str(errors)
     assert min(later - earlier for earlier, later in pairwise(seen)) >= 9.99
     assert pika_emulator.counters()["requests"] == 0
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_deadline_that_falls_into_a_hanging_list_still_gets_its_last_read(pika_emulator: EmulatorClient) -> None:
+    """And the job that has completed by then is no timeout."""
+    jobid = job_of(pika_emulator, 0.6)
+    pika_emulator.fault("list", "slow", seconds=3, times=100)
+    (event,) = asyncio.run(events_of(waiter(jobid, poll_interval=0.2, deadline=time.time() + 1.2)))
+    assert event["outcome"] == "ended"
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_deadline_that_falls_into_hanging_reads_of_other_jobs_still_gets_its_last_read(
+    pika_emulator: EmulatorClient,
+) -> None:
+    pika_emulator.fault("submit", "unlisted", times=3)
+    others = [job_of(pika_emulator, 3600) for _ in range(3)]
+    for jobid in others:
+        pika_emulator.fault("job", "slow", seconds=3, times=100, jobid=jobid)
+    jobid = job_of(pika_emulator, 0.6)
+
+    async def both() -> list[Any]:
+        waiting = [asyncio.ensure_future(events_of(waiter(other, poll_interval=0.2))) for other in others]
+        event = await events_of(waiter(jobid, poll_interval=0.2, deadline=time.time() + 1.2))
+        for task in waiting:
+            task.cancel()
+        return event
+
+    (event,) = asyncio.run(both())
+    assert event["outcome"] == "ended"

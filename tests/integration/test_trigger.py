@@ -117,6 +117,17 @@ def test_default_deferrable_decides_where_nothing_is_said(monkeypatch: pytest.Mo
     assert of(deferrable=False) is False
 
 
+def test_a_task_says_what_it_waits_for_before_it_defers(
+    pika_emulator: EmulatorClient, life: Callable[..., Life], clock: Clock
+) -> None:
+    jobid = job_of(pika_emulator)
+    task = life(lambda: PikaJobSensor(task_id="wait", jobid=jobid, deferrable=True, timeout=3600))
+    assert task.run().state == "success"
+    (line,) = [line for line in task.log.of("info") if line.startswith("Waiting for")]
+    assert line.startswith(f"Waiting for job {jobid} until 20")
+    assert line.endswith(" UTC, polling every 30 s.")
+
+
 # The events
 
 
@@ -192,7 +203,8 @@ def test_many_triggers_of_one_connection_share_their_polls(pika_emulator: Emulat
 
     assert [[event["jobid"] for event in mine] for mine in events] == [[jobid] for jobid in jobids]
     counted = pika_emulator.counters()
-    assert counted["polls"]["total"] <= 2 * len(jobids)
+    # At most one read a minute of a job that is on the list, and one or two when it is gone from it.
+    assert counted["polls"]["total"] <= sum(2 + (100 + 50 * n) // 60 for n in range(6))
     assert counted["lists"] <= (clock.ahead / 10) + 1
     assert clock.smallest_gap() >= 9.99
 
@@ -255,9 +267,9 @@ def test_a_broken_connection_is_told_in_the_event(
 def test_nothing_blocks_the_triggerers_loop(pika_emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """In real time, with the pauses cut short; a slow answer and a failing one among them."""
     from airflow_provider_pika.api import polling
-    from airflow_provider_pika.triggers import poller
+    from airflow_provider_pika.triggers import job_waiter, poller
 
-    for module in (polling, poller):
+    for module in (polling, poller, job_waiter):
         monkeypatch.setattr(module, "MIN_POLL_INTERVAL", 0.1)
     longest = []
     # A busy machine makes anybody late once in a while; what blocks does so every time.

@@ -75,7 +75,7 @@ ASKS = [pytest.param(lambda: read("job"), id="read"), pytest.param(submit, id="s
 
 
 def http(status: int, body: Any = b"", **headers: str) -> bytes:
-    """Word an answer."""
+    """Return the bytes of an answer."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     head = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(content)}", *lines, "", ""]

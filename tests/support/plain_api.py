@@ -44,7 +44,10 @@ class Api:
         return str(self.job(self.made()).json()["attachments"][0]["url"])
 
 
-def assert_error(answer: requests.Response, status: int, error: str) -> None:
+def assert_error(answer: requests.Response, status: int, said: str) -> None:
+    """What is said stands in ``error``, or in ``errorDetails`` where the API's page has other words for ``error``."""
     assert answer.status_code == status
     assert answer.json()["code"] == status
-    assert error in answer.json()["error"]
+    body = answer.json()
+    assert body["error"]
+    assert said in f"{body['error']}\n{body.get('errorDetails', '')}"

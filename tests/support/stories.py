@@ -45,7 +45,7 @@ class Story:
 
     def has_intents(self, count: int = 1, timeout: float = 60) -> None:
         """Wait until so many submits of this run have stored their intent: they are about to send."""
-        query = "SELECT map_index FROM task_state_store WHERE dag_id = ? AND run_id = ?"
+        query = "SELECT map_index FROM task_state_store WHERE dag_id = ? AND run_id = ? AND key = 'pika_submit'"
         wait_until(
             lambda: len(self.airflow.db.sql(query, (self.dag_id, self.run_id))) >= count,
             f"{count} intents of {self.prompt!r}",

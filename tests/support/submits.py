@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import requests
 
+from airflow_provider_pika.api.callback import MAILBOX_PREFIX, with_call
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
@@ -70,3 +73,38 @@ def crash_after_store(task: Life) -> None:
         patch.setattr(task.ti, "xcom_push", kill)
         with pytest.raises(Killed):
             task.leg()
+
+
+def has_callbacks(monkeypatch: pytest.MonkeyPatch, emulator: EmulatorClient) -> None:
+    """Let the connection name a ``callback_url``; nobody is there, so each test makes the calls it is about."""
+    extra = json.dumps({"callback_url": "http://127.0.0.1:9"})
+    monkeypatch.setenv("AIRFLOW_CONN_PIKA_DEFAULT", json.dumps({**emulator.connection, "extra": extra}))
+
+
+def mailboxes(task: Life) -> dict[str, list[str]]:
+    """Return the jobids in each mailbox of a task, by its key."""
+    assert task.store is not None
+    values = {key: json.loads(text) for key, text in task.store.values.items()}
+    return {key: value["jobids"] for key, value in values.items() if key.startswith(MAILBOX_PREFIX)}
+
+
+def call_back(task: Life, *jobids: str) -> None:
+    """Do what the api-server does when the URL of a task's submit is called for these jobs."""
+    assert task.store is not None
+    key = (record(task) or {})["mailbox"]
+    for jobid in jobids:
+        after = with_call(task.store.get(key), jobid, jobid.encode())
+        assert after is not None
+        task.store.set(key, after[0])
+
+
+def end(emulator: EmulatorClient, jobid: str, status: str = "completed") -> None:
+    """Let a job end now."""
+    emulator.advance(jobid=jobid, status=status)
+
+
+def reply_url_of(emulator: EmulatorClient, jobid: str) -> str | None:
+    """Return the ``replyUrl`` a job was submitted with, as the API tells it to anybody who has the API token."""
+    headers = {"Authorization": f"Bearer {emulator.connection['password']}"}
+    answer = requests.get(f"{emulator.url}/v1/pika/jobs/", params={"jobid": jobid}, headers=headers, timeout=10)
+    return answer.json().get("replyUrl")

@@ -8,17 +8,13 @@ for the provider and for the emulator alike.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import importlib
 import inspect
 import json
-import selectors
-import sys
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -34,6 +30,7 @@ from airflow_provider_pika.compat import (
     AirflowSkipException,
 )
 from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.emulator.leaps import LeapingClock, run_leaping
 from airflow_provider_pika.hooks.pika import PikaHook
 
 try:
@@ -41,78 +38,31 @@ try:
 except ImportError:  # Airflow 3.1
     from airflow.exceptions import TaskDeferred
 
-PACKAGE = "airflow_provider_pika"
 # A wait that never ends must not hang the tests.
 MOST_LEGS = 150
-MOST_LEAPS = 2000
 
 
-class Proxy:
-    """A module of which some names are replaced."""
+class Clock(LeapingClock):
+    """The clock of the provider's own tests, which remembers what was waited for and what was asked when."""
 
-    def __init__(self, real: Any, **instead: Any) -> None:
-        self.__dict__.update(instead)
-        self._real = real
+    def __init__(self, emulator: EmulatorClient) -> None:
+        super().__init__(emulator)
+        self.sleeps: list[float] = []
+        self.reschedules: list[float] = []
+        self.asked: list[tuple[float, str]] = []
+        self.begun = self.monotonic()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
-
-
-@dataclass
-class Clock:
-    """The time the provider sees: the real one, put ahead by every wait it asks for, together with the emulator's."""
-
-    emulator: EmulatorClient
-    ahead: float = 0.0
-    sleeps: list[float] = field(default_factory=list)
-    reschedules: list[float] = field(default_factory=list)
-    in_flight: int = 0
-    leaps: int = 0
-    asked: list[tuple[float, str]] = field(default_factory=list)
-
-    def time(self) -> float:
-        return time.time() + self.ahead
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.time(), timezone.utc)
+    @property
+    def passed(self) -> float:
+        """Seconds by this clock since it was made, those that a busy machine takes in earnest among them."""
+        return self.monotonic() - self.begun
 
     def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)
-        self.leap(seconds)
-
-    def leap(self, seconds: float) -> None:
-        """Let time pass without anybody having asked for it."""
-        if seconds <= 0:
-            return
-        self.leaps += 1
-        assert self.leaps < MOST_LEAPS, "this wait would never end"
-        self.ahead += seconds
-        self.emulator.advance(seconds)
+        super().sleep(seconds)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Let every module of the provider, and Airflow's sensor, go by this clock."""
-        import pendulum
-
-        import airflow_provider_pika.operators.pika
-        import airflow_provider_pika.operators.submission
-        import airflow_provider_pika.sensors.pika
-        import airflow_provider_pika.triggers.pika  # noqa: F401
-
-        instead = {
-            "time": Proxy(time, time=self.time, monotonic=self.monotonic, sleep=self.sleep),
-            "pendulum": Proxy(pendulum, now=lambda tz=None: pendulum.now(tz).add(seconds=self.ahead)),
-        }
-        ours = [name for name in sys.modules if name.startswith(PACKAGE) and f"{PACKAGE}.emulator" not in name]
-        for module in [sys.modules[name] for name in ours]:
-            for name, proxy in instead.items():
-                if getattr(module, name, None) is proxy._real:
-                    monkeypatch.setattr(module, name, proxy)
-        sensor = importlib.import_module("airflow.sdk.bases.sensor")
-        monkeypatch.setattr(sensor, "time", instead["time"])
-        monkeypatch.setattr(sensor, "timezone", Proxy(sensor.timezone, utcnow=self.now))
+        super().install(monkeypatch)
         send = PikaHook._send
 
         def noted(hook: PikaHook, call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -131,39 +81,8 @@ class Clock:
 
     def smallest_gap(self) -> float | None:
         gaps = [later - earlier for times in self.polls().values() for earlier, later in pairwise(times)]
-        return min(gaps, default=None)
-
-
-class LeapingLoop(asyncio.SelectorEventLoop):
-    """An event loop that, where it would sleep, leaps; but not while a request or a thread is under way."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(selectors.DefaultSelector())
-        self._clock = clock
-        self._selector = Proxy(self._selector, select=self._select)
-
-    def time(self) -> float:
-        return self._clock.monotonic()
-
-    def run_in_executor(self, *args: Any) -> Any:
-        future = super().run_in_executor(*args)
-        self._clock.in_flight += 1
-        future.add_done_callback(self._back)
-        return future
-
-    def _back(self, _: object) -> None:
-        self._clock.in_flight -= 1
-
-    def _select(self, timeout: float | None = None) -> Any:
-        select = self._selector._real.select
-        if timeout is None or timeout <= 0:
-            return select(timeout)
-        if self._clock.in_flight:
-            return select(min(timeout, 0.05))
-        events = select(0)
-        if not events:
-            self._clock.leap(timeout)
-        return events
+        # To half a second: a request is noted in a thread, which a busy machine starts late.
+        return round(min(gaps) * 2) / 2 if gaps else None
 
 
 class Store:
@@ -211,6 +130,7 @@ class Log:
 class TaskInstance:
     """What an operator sees of its task instance."""
 
+    id: str = "01998f3e-0000-7000-8000-000000000001"
     dag_id: str = "my_dag"
     run_id: str = "manual__2026-01-02T03:04:05+00:00"
     task_id: str = "submit"
@@ -349,22 +269,6 @@ class Life:
     def _ended(self, ending: Ending, state: str, error: BaseException | None = None) -> Ending:
         ending.state, ending.error, ending.xcoms = state, error, dict(self.ti.xcoms)
         return ending
-
-
-def run_leaping(main: Coroutine[Any, Any, Any], clock: Clock) -> Any:
-    """Do what ``asyncio.run`` does, on a :class:`LeapingLoop`."""
-    loop = LeapingLoop(clock)
-    try:
-        result = loop.run_until_complete(main)
-        rest = asyncio.all_tasks(loop)
-        for task in rest:
-            task.cancel()
-        if rest:
-            loop.run_until_complete(asyncio.wait(rest))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        return result
-    finally:
-        loop.close()
 
 
 async def events_of(trigger: Any) -> list[Any]:

@@ -30,11 +30,21 @@ TOKEN = "user:4242-systemtesttokenthatmustnotleak"
 SERVICES = ("pika_network", "pika_vault", "pika_late", "pika_pages", "pika_drip")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test here ten minutes, unless it says otherwise; these are stories, not units."""
+    """
+    Give every test here ten minutes, unless it says otherwise; these are stories, not units.
+
+    Those of one Airflow stay in one process, should somebody run them with ``-n 2 --dist loadgroup``.
+    """
     for item in items:
-        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(600))
+        shared = [name for name in ("mortal", "airflow") if name in item.fixturenames]
+        if shared:
+            item.add_marker(pytest.mark.xdist_group(shared[0]))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_pika.files.transfer import Part, Step, judge_answer, megabytes, resume_wait
+from airflow_provider_pika.files.transfer import Part, Step, megabytes, read_answer, resume_wait
 
 WHOLE = {"content-length": "100", "etag": '"v1"', "content-type": "video/mp4"}
 REST = {"content-range": "bytes 40-99/100", "content-length": "60", "etag": '"v1"'}
@@ -49,17 +49,17 @@ HAVE = Part(40, 100, '"v1"')
     ],
 )
 def test_the_step_an_answer_leads_to(status, headers, part, size, step):
-    assert judge_answer(status, headers, part, size=size).step is step
+    assert read_answer(status, headers, part, size=size).step is step
 
 
 def test_a_rest_of_another_version_makes_the_file_begin_anew():
-    assert judge_answer(206, REST | {"etag": '"v2"'}, HAVE, size=None).part.offset == 0
+    assert read_answer(206, REST | {"etag": '"v2"'}, HAVE, size=None).part.offset == 0
 
 
 def test_html_is_no_surprise_where_a_web_page_was_attached():
     headers = {"content-type": "text/html", "content-length": "10"}
 
-    assert judge_answer(200, headers, Part(), size=10, page=True).step is Step.APPEND
+    assert read_answer(200, headers, Part(), size=10, page=True).step is Step.APPEND
 
 
 def test_the_rest_is_asked_for_on_the_condition_that_the_version_is_the_same():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_pika.exceptions import PikaRequestError
-from airflow_provider_pika.files.transfer import Existing, file_names, judge_existing, names_job, size_of
+from airflow_provider_pika.files.transfer import Existing, existing_file, file_names, names_job, size_of
 
 JOBID = "job:20241218021941022-user:1308-channel:42-bot:pika"
 FILM = {"filename": "waves.mp4", "content_type": "video/mp4"}
@@ -103,7 +103,7 @@ def test_an_index_can_be_formatted():
 )
 def test_what_is_there_already(found, size, overwrite, own, verdict):
     """The whole film is kept, a half one replaced; a file that may be another film is never lost unasked."""
-    assert judge_existing(found, size, overwrite=overwrite, own_name=own) is verdict
+    assert existing_file(found, size, overwrite=overwrite, own_name=own) is verdict
 
 
 def test_a_name_with_the_jobid_is_the_jobs_own():

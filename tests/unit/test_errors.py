@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
@@ -26,13 +28,15 @@ from airflow_provider_pika.exceptions import (
     PikaUnknownOutcomeError,
 )
 
-ROOT = "http://127.0.0.1:8300"
+URL = "http://127.0.0.1:8300"
+ROOT = errors.Root(URL, "films")
 SUBMIT = commands.prepare(commands.ENCRYPT_TEXT, message="HI", prompt="waves")
 READ = commands.get_job("job:1")
 CANCEL = commands.cancel_job("job:1")
 LIST = commands.list_jobs()
 ACCOUNTS = commands.list_accounts()
 CHECK = commands.check_token()
+ACCOUNT = commands.get_account("42")
 JOB = {"jobid": "job:1", "status": "started", "code": 200}
 HTML = "<!DOCTYPE html><html><body><h1>Just a moment…</h1></body></html>"
 
@@ -44,7 +48,7 @@ def answer(status: int, body: Any = None, **headers: str) -> Answer:
 
 def refusal(call: commands.Call, given: Answer, read: Any = errors.read_job) -> PikaError:
     with pytest.raises(PikaError) as caught:
-        read(call, ROOT + call.target, given)
+        read(call, ROOT, given)
     return caught.value
 
 
@@ -203,7 +207,7 @@ def test_whatever_is_not_the_apis_json_is_a_transient_error_of_a_read(
     error = refusal(call, answer(status, body))
     assert type(error) is PikaUnavailableError
     assert (error.status, error.jobid) == (status, call.jobid)
-    assert "no answer of the API: is a proxy or firewall in between" in str(error)
+    assert "s a proxy or firewall in between, or the root URL (host) of the connection 'films' wrong?" in str(error)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, PikaAuthError), (402, PikaPaymentError)])
@@ -220,13 +224,15 @@ def test_a_page_instead_of_a_submits_answer_means_no_job_was_made(status: int) -
     error = refusal(SUBMIT, answer(status, HTML))
     assert not is_retryable(error)
     assert type(error) is not PikaUnknownOutcomeError
+    assert str(error).startswith(f"Not an answer of the API (HTTP {status}): HTML")
+    assert "Put the API's root URL into the host of the connection 'films'" in str(error)
 
 
 @pytest.mark.parametrize("status", [200, 502])
 def test_a_page_instead_of_a_reads_answer_is_not_taken_for_the_apis(status: int) -> None:
     message = str(refusal(READ, answer(status, HTML)))
     assert "HTML where JSON belongs: <!DOCTYPE html>" in message
-    assert "no answer of the API" in message
+    assert "Is a proxy or firewall in between" in message
 
 
 @pytest.mark.parametrize("body", ["", '{"jobid": "job:1", "sta'])
@@ -241,22 +247,145 @@ def test_a_redirect_is_told_with_its_target_and_what_to_do(
 ) -> None:
     error = refusal(call, answer(status, "", location="https://elsewhere.example/v1"))
     assert type(error) is kind
-    assert "a redirect to https://elsewhere.example/v1" in str(error)
-    assert "Redirects are not followed: put the final root URL into the connection's host" in str(error)
+    assert f"Redirected (HTTP {status}) to https://elsewhere.example/v1" in str(error)
+    assert "Redirects are not followed: put the final root URL into the host of the connection 'films'" in str(error)
 
 
 def test_a_redirect_without_a_target_is_told_too() -> None:
-    assert "a redirect to nowhere" in str(refusal(READ, answer(307)))
+    assert "Redirected (HTTP 307) to nowhere" in str(refusal(READ, answer(307)))
 
 
-@pytest.mark.parametrize("call", [SUBMIT, READ, CANCEL, LIST, CHECK], ids=lambda call: call.purpose)
-@pytest.mark.parametrize("status", [307, 400, 401, 402, 404, 422, 429, 500, 504])
-def test_a_message_says_what_was_asked_what_came_back_and_what_to_do(call: commands.Call, status: int) -> None:
+HEADLINES = {
+    400: "Refused (HTTP 400): the words (more words). ",
+    401: "API token refused (HTTP 401): the words (more words). ",
+    402: "No valid subscription (HTTP 402): the words (more words). ",
+    404: "Not found (HTTP 404): the words (more words). ",
+    422: "Moderated (HTTP 422): the words (more words). ",
+    429: "Rate limited (HTTP 429): the words (more words). ",
+    500: "Server error",
+    504: "Server error",
+    307: "Redirected (HTTP 307) to nowhere. ",
+}
+
+
+@pytest.mark.parametrize("call", [SUBMIT, READ, CANCEL, LIST, CHECK, ACCOUNTS, ACCOUNT], ids=lambda call: call.purpose)
+@pytest.mark.parametrize(("status", "headline"), HEADLINES.items())
+def test_a_message_says_the_cause_first_what_to_do_next_and_the_call_last(
+    call: commands.Call, status: int, headline: str
+) -> None:
     message = str(refusal(call, answer(status, {"error": "the words", "errorDetails": "more words"})))
-    asked, _, rest = message.partition(" Came back: ")
-    assert asked == f"Asked to {call.purpose} ({call.method} {ROOT}{call.target})."
-    assert rest.startswith(f"HTTP {status} 'the words' (more words)")
-    assert len(rest) > len(f"HTTP {status} 'the words' (more words).") + 10
+    assert message.startswith(headline)
+    assert message.endswith(f"(asked to {call.purpose}: {call.method} {URL}{call.target})")
+    assert len(message) > len(headline) + len(call.target) + 60
+
+
+def everything_that_can_be_said() -> Iterator[tuple[commands.Call, PikaError]]:
+    bodies: list[Any] = [
+        HTML,
+        "",
+        "[]",
+        '{"err',
+        {"error": "E."},
+        {"error": "E", "errorDetails": "D", "jobid": "job:9"},
+    ]
+    bodies.append({"error": "E", "executingJobs": ["job:1"]})
+    calls: list[tuple[commands.Call, Any]] = [(call, errors.read_job) for call in (SUBMIT, READ, CANCEL)]
+    calls += [(LIST, errors.read_jobids), (ACCOUNTS, errors.read_accounts)]
+    calls += [(CHECK, errors.read_object), (ACCOUNT, errors.read_object)]
+    for call, read in calls:
+        for status in (200, 204, 301, 307, 400, 401, 402, 403, 404, 408, 409, 422, 429, 500, 501, 502, 504):
+            for body in bodies:
+                try:
+                    read(call, ROOT, answer(status, body))
+                except PikaError as error:
+                    yield call, error
+        for left in (True, False):
+            for cut in (True, False):
+                yield call, errors.lost(call, ROOT, "reset by peer", left=left, cut=cut)
+    for status in ("failed", "moderated", "cancelled", "lost"):
+        yield READ, errors.job_failed(Job("job:1", status, {"error": "E."}), ROOT)
+    lost = PikaUnknownOutcomeError("said", foreign=True)
+    yield SUBMIT, errors.wrong_root(ROOT, lost)
+
+
+def test_every_message_there_is_has_the_shape_a_reader_looks_for() -> None:
+    """On a page 1400 pixels wide a message began with the question, and its cause was out of sight."""
+    said = list(everything_that_can_be_said())
+    assert {type(error) for _, error in said} == set(PikaError.__subclasses__())
+    for call, error in said:
+        message = str(error)
+        assert re.match(r"[A-Z][A-Za-z' ]+( \(|: )|The root URL http", message), message
+        assert not message.lower().startswith("asked"), message
+        assert "job job:" not in message.lower(), message
+        assert not re.search(r"\.\.|  |\{(conn|option)", message), message
+        if isinstance(error, (PikaAuthError, PikaPaymentError)) or "host" in message or "root URL" in message:
+            assert "the connection 'films'" in message, message
+        if "airflow pika" in message:
+            assert "--conn-id films" in message, message
+        if "looks wrong: neither" not in message:
+            assert message.endswith(f"(asked to {call.purpose}: {call.method} {URL}{call.target})"), message
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, HTML), (404, HTML), (501, HTML), (404, {"detail": "Not Found"}), (404, "[]"), (200, "OK"), (501, "")],
+)
+def test_a_connection_that_leads_to_another_server_is_told_that_its_root_url_looks_wrong(
+    status: int, body: Any
+) -> None:
+    found = answer(status, body)
+    assert not errors.is_apis(found)
+    if status != 501:
+        message = str(refusal(CHECK, found, errors.read_object))
+        assert message.startswith(f"The root URL {URL} of the connection 'films' looks wrong (HTTP {status}): ")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        answer(200, {}),
+        answer(401, HTML),
+        answer(402, ""),
+        answer(404, {"error": "E"}),
+        answer(429, HTML),
+        answer(502, HTML),
+        answer(503, ""),
+        answer(200, ""),
+        answer(200, '{"jobid": "jo'),
+        answer(501, {"error": "E"}),
+    ],
+    ids=lambda found: f"{found.status} {found.text[:10]}",
+)
+def test_a_host_is_not_called_wrong_where_the_api_may_have_answered(found: Answer) -> None:
+    assert errors.is_apis(found)
+
+
+@pytest.mark.parametrize(
+    ("found", "foreign"),
+    [
+        (answer(200, HTML), True),
+        (answer(501, ""), True),
+        (answer(502, HTML), False),
+        (answer(200, "[]"), True),
+        (answer(500, {"detail": "E"}), False),
+        (answer(500, {"error": "E"}), False),
+        (answer(200, ""), False),
+        (answer(200, '{"jobid": "jo'), False),
+        (answer(200, {"status": "started"}), False),
+    ],
+    ids=lambda value: f"{value.status} {value.text[:10]}" if isinstance(value, Answer) else str(value),
+)
+def test_a_submit_remembers_whether_somebody_else_answered(found: Answer, foreign: bool) -> None:
+    error = refusal(SUBMIT, found)
+    assert isinstance(error, PikaUnknownOutcomeError)
+    assert error.foreign is foreign
+
+
+@pytest.mark.parametrize(
+    ("status", "transient"), [(200, False), (400, False), (408, True), (425, True), (429, True), (500, True)]
+)
+def test_one_list_of_statuses_says_what_may_pass(status: int, transient: bool) -> None:
+    assert errors.is_transient_status(status) is transient
 
 
 @pytest.mark.parametrize(
@@ -264,7 +393,7 @@ def test_a_message_says_what_was_asked_what_came_back_and_what_to_do(call: comma
     [
         (401, "API token into the password"),
         (402, "subscription"),
-        (422, "change the message, the prompt or the image"),
+        (422, "Change the message, the prompt or the image"),
         (429, "later"),
         (504, "before submitting again"),
         (500, "before submitting again"),
@@ -408,11 +537,11 @@ def test_a_retry_after_header_is_honoured_on_whatever_answer_it_comes(status: in
 def test_a_lost_call_is_unknown_only_if_it_is_a_submit_that_left(
     call: commands.Call, left: bool, kind: type[PikaError]
 ) -> None:
-    error = errors.lost(call, ROOT + call.target, "reset by peer", left=left)
+    error = errors.lost(call, ROOT, "reset by peer", left=left)
     assert type(error) is kind
     assert (error.status, error.error, error.details, error.jobid) == (None, None, None, call.jobid)
     assert "reset by peer" in str(error)
-    assert f"{call.method} {ROOT}{call.target}" in str(error)
+    assert f"{call.method} {URL}{call.target}" in str(error)
 
 
 def test_a_submit_that_may_have_made_a_job_says_so() -> None:
@@ -420,7 +549,7 @@ def test_a_submit_that_may_have_made_a_job_says_so() -> None:
 
 
 def test_a_call_that_reached_nobody_sends_the_reader_to_the_host() -> None:
-    assert "host in the connection" in str(errors.lost(SUBMIT, ROOT, "refused", left=False))
+    assert "host of the connection 'films' right" in str(errors.lost(SUBMIT, ROOT, "refused", left=False))
 
 
 def test_a_fault_without_words_is_told_by_its_type() -> None:
@@ -433,15 +562,15 @@ def test_a_job_that_ended_badly_is_told_in_the_apis_words(status: str) -> None:
     error = errors.job_failed(job, ROOT)
     assert type(error) is PikaJobFailedError
     assert (error.error, error.details, error.jobid) == ("E", "D", "job:1")
-    assert f"Job job:1 ended {status}: E: D: C." in str(error)
-    assert f"GET {ROOT}/v1/pika/jobs/?jobid=job%3A1" in str(error)
+    assert str(error).startswith(f"{status.capitalize()}: E: D: C. ")
+    assert str(error).endswith(f"(asked to read job:1: GET {URL}/v1/pika/jobs/?jobid=job%3A1)")
 
 
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
         ("failed", "clear the task that submitted it, or give that task retry_failed=True"),
-        ("moderated", "change the message, the prompt or the image"),
+        ("moderated", "Change the message, the prompt or the image"),
         ("cancelled", "Clear the task that submitted it"),
     ],
 )
@@ -452,7 +581,8 @@ def test_a_job_that_ended_badly_comes_with_what_can_be_done(status: str, advice:
 
 
 def test_a_job_that_ended_badly_is_told_without_a_root_url_too() -> None:
-    assert "Asked: GET /v1/pika/jobs/?jobid=job%3A1. " in str(errors.job_failed(Job("job:1", "failed", {}), ""))
+    error = errors.job_failed(Job("job:1", "failed", {}), errors.Root("", "films"))
+    assert str(error).endswith("(asked to read job:1: GET /v1/pika/jobs/?jobid=job%3A1)")
 
 
 @pytest.mark.parametrize(

@@ -67,10 +67,11 @@ def test_no_module_imports_in_a_circle() -> None:
 @pytest.mark.parametrize(
     ("lower", "higher"),
     [
-        ("api", ("hooks", "files", "operators", "sensors", "triggers", "transfers", "emulator")),
+        ("api", ("hooks", "files", "operators", "sensors", "triggers", "transfers", "callbacks", "emulator")),
         ("emulator", ("hooks", "files", "operators", "sensors", "triggers", "transfers")),
         ("hooks", ("operators", "sensors", "triggers", "transfers", "emulator")),
         ("files", ("operators", "sensors", "triggers", "transfers", "emulator")),
+        ("callbacks", ("operators", "sensors", "triggers", "transfers", "emulator")),
         ("triggers", ("operators", "sensors", "transfers", "emulator")),
     ],
 )

@@ -32,8 +32,8 @@ def roots(names: frozenset[str]) -> set[str]:
 
 
 def added_by(module: str) -> frozenset[str]:
-    """Return what a DAG file's imports, up to this one, have loaded beyond `airflow.sdk`."""
-    before, *after = loaded_after("import airflow.sdk", *(f"import {name}" for name in _DAG_FILE))
+    """Return what a DAG file's imports, up to this one, have loaded beyond what every operator needs anyhow."""
+    before, *after = loaded_after("from airflow.sdk import BaseOperator", *(f"import {name}" for name in _DAG_FILE))
     return after[_DAG_FILE.index(module)] - before
 
 
@@ -67,3 +67,12 @@ def test_pytest_in_somebodys_project_pays_for_no_emulator() -> None:
     """The fixture's plugin is loaded in every run of everybody who has the provider installed."""
     before, after = loaded_after("import pytest", "import airflow_provider_pika.emulator.pytest_plugin")
     assert roots(after - before) & (_HEAVY | {"airflow"}) == set()
+
+
+def test_a_tasks_process_pays_next_to_nothing_for_the_plugin() -> None:
+    """Each imports every plugin; what the route needs of Airflow's server it imports when it is called."""
+    airflow = "from airflow.sdk.execution_time import task_runner; import airflow.plugins_manager"
+    before, after = loaded_after(airflow, "import airflow_provider_pika.callbacks.plugin")
+    assert roots(after - before) - set(sys.stdlib_module_names) == {"airflow_provider_pika"}
+    ours = {name.removeprefix("airflow_provider_pika") for name in after - before} - {""}
+    assert ours == {".callbacks", ".callbacks.plugin"}

@@ -61,12 +61,35 @@ def test_types_are_shipped() -> None:
 
 
 def test_the_package_imports_airflow_from_public_places_only() -> None:
-    """`airflow.sdk` and the triggers' base; the exceptions of Airflow 3.1 stand in compat.py alone."""
+    """`airflow.sdk` and the triggers' base; the exceptions of Airflow 3.1 stand in compat.py alone.
+
+    The receiver works inside the api-server, on Airflow's own tables, and the commands inside Airflow's own command
+    line: the one module of each that does is looked at apart.
+    """
+    package = ROOT / "airflow_provider_pika"
+    apart = {package / name for name in ("compat.py", "cli.py", "callbacks/mailbox.py")}
     public = re.compile(r"^\s*(?:from|import) (airflow(?:\.[\w.]+)?)\b(?!_)", re.MULTILINE)
     found = {
         (path.name, module)
-        for path in (ROOT / "airflow_provider_pika").rglob("*.py")
+        for path in package.rglob("*.py")
         for module in public.findall(path.read_text())
-        if not module.startswith("airflow.sdk") and path.name != "compat.py"
+        if not module.startswith("airflow.sdk") and path not in apart
     }
-    assert {module for _, module in found} <= {"airflow.triggers.base"}, found
+    assert {module for _, module in found} <= {"airflow.triggers.base", "airflow.plugins_manager"}, found
+
+
+def test_airflow_finds_the_plugin() -> None:
+    from airflow import plugins_manager
+
+    from airflow_provider_pika.api.callback import CALLBACK_PATH
+    from airflow_provider_pika.callbacks.plugin import receiver
+
+    apps, _ = plugins_manager.get_fastapi_plugins() if hasattr(plugins_manager, "get_fastapi_plugins") else _of_3_1()
+    assert {"name": "Pika callbacks", "app": receiver, "url_prefix": CALLBACK_PATH} in apps
+
+
+def _of_3_1() -> tuple[list[dict[str, object]], None]:
+    from airflow import plugins_manager
+
+    plugins_manager.initialize_fastapi_plugins()
+    return plugins_manager.fastapi_apps, None

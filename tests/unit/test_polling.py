@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.polling import (
+    FEW_WAITERS,
+    LINE_INTERVAL,
+    LINES_PER_SECOND,
     MAX_BACKOFF,
     MIN_POLL_INTERVAL,
     NOT_FOUND_LIMIT,
+    READ_INTERVAL,
     TRANSIENT_LIMIT,
+    Lines,
     PollState,
+    Told,
     duration,
     interval_at_least,
+    percentage,
+    reads_beside_list,
     seconds_of,
     when,
 )
@@ -228,8 +239,8 @@ def test_the_words_of_a_timeout_tell_the_deadline_and_the_last_look() -> None:
     assert "it was never polled" in waiting.timeout_message()
     waiting.after_poll(RUNNING, 1_700_000_001)
     message = waiting.timeout_message()
-    assert "job:1 did not end by 2023-11-14 22:13:20 UTC" in message
-    assert "the last poll: job job:1 is progress" in message
+    assert "Timed out: job:1 did not end by 2023-11-14 22:13:20 UTC" in message
+    assert "the last poll: job:1 is progress" in message
 
 
 @pytest.mark.parametrize(
@@ -262,3 +273,68 @@ def test_a_moment_is_told_in_utc() -> None:
 def test_a_duration_that_is_none_is_refused_when_the_dag_is_read(value: object) -> None:
     with pytest.raises(ValueError, match="duration"):
         seconds_of(value)
+
+
+# What a waiting task's log is told
+
+
+def test_a_line_is_news_if_it_says_something_else_and_the_last_is_a_minute_old() -> None:
+    told = Told("10%")
+    assert told.is_news("20%", 5), "the first one need not wait"
+    told = Told("20%", 5)
+    assert not told.is_news("20%", 500)
+    assert not told.is_news("30%", 5 + LINE_INTERVAL - 1)
+    assert told.is_news("30%", 5 + LINE_INTERVAL)
+
+
+def test_a_thousand_lines_at_the_same_instant_are_spread_and_the_stale_left_out() -> None:
+    lines = Lines()
+    delays = [lines.delay(100.0) for _ in range(1000)]
+    given = [delay for delay in delays if delay is not None]
+    assert given[0] == 0
+    assert min(later - earlier for earlier, later in pairwise(given)) >= 1 / LINES_PER_SECOND - 1e-6
+    assert max(given) <= LINE_INTERVAL
+    assert len(given) == pytest.approx(LINE_INTERVAL * LINES_PER_SECOND, abs=2)
+    assert lines.delay(100.0 + LINE_INTERVAL + 1) == 0
+
+
+def test_jobs_on_the_list_are_read_once_a_minute_while_few_wait() -> None:
+    old, fresh = READ_INTERVAL, READ_INTERVAL - 1
+    assert reads_beside_list([]) == 0
+    assert reads_beside_list([fresh, fresh]) == 0
+    assert reads_beside_list([old, fresh, old]) == 2
+    assert reads_beside_list([old] * FEW_WAITERS) == FEW_WAITERS
+
+
+def test_however_many_wait_a_list_brings_one_read() -> None:
+    assert reads_beside_list([READ_INTERVAL] * (FEW_WAITERS + 1)) == 1
+    assert reads_beside_list([9999.0] * 1000) == 1
+    assert reads_beside_list([0.0] * 1000) == 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "percent"),
+    [
+        ({}, None),
+        ({"content": None}, None),
+        ({"content": "waves (Waiting to start)"}, None),
+        ({"content": "**waves** (33%)"}, 33),
+        ({"content": "**waves** (33 %) - <@1>"}, 33),
+        ({"content": "**waves** 7.5%"}, 7),
+        ({"content": "**50% off** (33%)", "prompt": "50% off"}, 33),
+        ({"content": "queued. (Prompt: 50% off Message: 99%)", "prompt": "50% off", "message": "99%"}, None),
+        ({"content": "1000% more"}, None),
+        ({"content": "120%"}, None),
+        ({"content": ["33%"], "prompt": 5}, 33),
+    ],
+    ids=str,
+)
+def test_a_jobs_percentage_is_read_from_its_content_and_not_from_its_prompt(raw: dict[str, Any], percent: Any) -> None:
+    assert percentage(Job("job:1", "progress", raw)) == percent
+
+
+def test_a_poll_tells_the_percentage_and_who_told_of_an_end() -> None:
+    state = PollState("job:1", 30, deadline=1000)
+    assert str(state.after_poll(Job("job:1", "progress", {"content": "(33%)"}), 0)) == "job:1 is progress (33%)"
+    ended = replace(state.after_poll(Job("job:1", "completed", {}), 0), told_after=0.94)
+    assert str(ended) == "job:1 is completed, told by the service after 0.9 s"

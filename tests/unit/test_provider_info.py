@@ -102,7 +102,7 @@ def test_the_hooks_constructor_takes_what_conn_name_attr_says() -> None:
 
 
 def test_the_form_holds_the_four_extras_and_relabels_the_password() -> None:
-    assert list(CONNECTION_TYPE["conn-fields"]) == ["channel", "discord_token", "max_jobs", "timeout"]
+    assert list(CONNECTION_TYPE["conn-fields"]) == ["channel", "discord_token", "max_jobs", "timeout", "callback_url"]
     assert CONNECTION_TYPE["ui-field-behaviour"]["relabeling"]["password"] == "API token"
 
 
@@ -163,3 +163,15 @@ def test_the_behaviour_of_airflow_3_1s_form_is_the_same() -> None:
 def test_airflow_accepts_the_behaviour() -> None:
     """Airflow's own schema for what the legacy method returns; what breaks it is left out of the form."""
     jsonschema.validate(PikaHook.get_ui_field_behaviour(), airflow_file("customized_form_field_behaviours.schema.json"))
+
+
+def test_the_description_holds_nothing_that_airflow_takes_out_of_it() -> None:
+    """``airflow providers list`` drops underscores and backticks, and `encrypt_text` reads as a product's name."""
+    assert not set("_`") & set(INFO["description"])
+
+
+def test_airflows_command_line_finds_the_commands() -> None:
+    (path,) = INFO["cli"]
+    module, _, name = path.rpartition(".")
+    (group,) = getattr(importlib.import_module(module), name)()
+    assert group.name == "pika"

@@ -223,3 +223,43 @@ def test_a_pause_is_never_shortened_by_a_later_answer() -> None:
     queue.rejected(TEN, at=100, not_before=220)
     queue.rejected(TEN, at=130, not_before=145)
     assert queue.after_poll([], waiting=1, now=150) == 0
+
+
+def test_a_job_read_as_ended_frees_its_slot_though_the_list_still_names_it() -> None:
+    queue = full()
+    assert queue.after_end("job:0", waiting=3, now=110) == 1
+    assert queue.after_end("job:0", waiting=2, now=111) == 0
+    assert queue.after_poll(TEN, waiting=2, now=120) == 0, "the late list neither frees the slot again nor fills it"
+    assert queue.after_poll(TEN[1:], waiting=2, now=130) == 0
+
+
+def test_a_job_of_another_channel_frees_nothing_by_its_end() -> None:
+    assert full().after_end("foreign:1", waiting=3, now=110) == 0
+
+
+def test_a_slot_freed_by_an_end_during_a_pause_is_kept() -> None:
+    queue = full()
+    queue.rejected([], at=105, not_before=160)
+    assert queue.after_end("job:0", waiting=3, now=110) == 0
+    assert queue.after_poll(TEN, waiting=3, now=161) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [
+        (1, "1st"),
+        (2, "2nd"),
+        (3, "3rd"),
+        (4, "4th"),
+        (11, "11th"),
+        (12, "12th"),
+        (13, "13th"),
+        (21, "21st"),
+        (112, "112th"),
+    ],
+)
+def test_a_place_in_line_is_worded(number: int, word: str) -> None:
+    assert full().place(number, "123") == f"{word} in line for channel 123 among those in this triggerer, 10 jobs run"
+    assert (
+        full(["job:0"]).place(number, "") == f"{word} in line for any channel among those in this triggerer, 1 job runs"
+    )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from airflow_provider_pika.api.callback import mailbox_key, reply_url
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.recovery import (
+    CALLBACK_POLLS,
     SEARCH_POLLS,
     LostAnswer,
     Next,
@@ -18,7 +21,13 @@ from airflow_provider_pika.api.recovery import (
     names_task,
 )
 
-RECORD = Record(2, 1, 1000.5, "digest", "airflow-1", True, 1001.25, "job:1", {"message": "lost"}, "job:0", 1, 2, 3, 1)
+MAILBOX = mailbox_key("t" * 32)
+RECORD = Record(
+    2, 1, 1000.5, "digest", "airflow-1", True, 1001.25, "job:1", {"message": "lost"}, ("job:0",), 1, 2, 3, 1, MAILBOX
+)
+TRUSTED = Record(2, 1, 0.0, reply_ref="airflow-1")
+SHARED = replace(TRUSTED, trusted=False)
+CALLED_BACK = replace(TRUSTED, mailbox=MAILBOX)
 RUNNING = ["created", "started", "progress", "upscaling", ""]
 ENDED = ["completed", "failed", "moderated", "cancelled"]
 
@@ -123,27 +132,76 @@ def test_what_may_not_be_sent_again_is_searched_for_from_later_legs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("polls", "trusted", "cleared", "resubmit_unknown", "step"),
+    ("polls", "record", "cleared", "resubmit_unknown", "step"),
     [
-        (1, True, False, False, Next.RESCHEDULE),
-        (SEARCH_POLLS - 1, True, True, True, Next.RESCHEDULE),
-        (SEARCH_POLLS, True, False, False, Next.FAIL),
-        (SEARCH_POLLS, True, True, False, Next.SUBMIT),
-        (SEARCH_POLLS, True, False, True, Next.SUBMIT),
-        (0, False, False, False, Next.FAIL),
-        (0, False, True, False, Next.SUBMIT),
-        (0, False, False, True, Next.SUBMIT),
+        (1, TRUSTED, False, False, Next.RESCHEDULE),
+        (SEARCH_POLLS - 1, TRUSTED, True, True, Next.RESCHEDULE),
+        (SEARCH_POLLS, TRUSTED, False, False, Next.FAIL),
+        (SEARCH_POLLS, TRUSTED, True, False, Next.SUBMIT),
+        (SEARCH_POLLS, TRUSTED, False, True, Next.SUBMIT),
+        (0, SHARED, False, False, Next.FAIL),
+        (0, SHARED, True, False, Next.SUBMIT),
+        (0, SHARED, False, True, Next.SUBMIT),
+        # The service names the job as it ends: that is worth some minutes more, but no person's word waits for it.
+        (CALLBACK_POLLS - 1, CALLED_BACK, False, False, Next.RESCHEDULE),
+        (CALLBACK_POLLS, CALLED_BACK, False, False, Next.FAIL),
+        (SEARCH_POLLS, CALLED_BACK, True, False, Next.SUBMIT),
+        # What was proved to have made no job stands in nobody's way, once its mailbox was looked into again.
+        (1, replace(CALLED_BACK, is_void=True), False, False, Next.SUBMIT),
     ],
 )
 def test_a_later_attempt_never_submits_by_itself(
-    polls: int, trusted: bool, cleared: bool, resubmit_unknown: bool, step: Next
+    polls: int, record: Record, cleared: bool, resubmit_unknown: bool, step: Next
 ) -> None:
-    decided = after_search(polls=polls, trusted=trusted, cleared=cleared, resubmit_unknown=resubmit_unknown)
-    assert decided is step
+    assert after_search(record, polls=polls, cleared=cleared, resubmit_unknown=resubmit_unknown) is step
 
 
 def test_a_record_survives_json() -> None:
     assert Record.from_json(json.loads(json.dumps(RECORD.to_json()))) == RECORD
+
+
+@pytest.mark.parametrize(("written", "read_as"), [(None, ()), ("job:0", ("job:0",)), (["a", "b"], ("a", "b"))])
+def test_a_record_of_an_earlier_version_ruled_out_one_job_or_none(written: object, read_as: tuple[str, ...]) -> None:
+    assert Record.from_json({**RECORD.to_json(), "ruled_out": written}).ruled_out == read_as
+
+
+OURS = reply_url("https://airflow.example", "ti-1", "t" * 32)
+ANOTHERS = reply_url("https://airflow.example", "ti-1", "u" * 32)
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "trusted", "reply_ref", "url", "own"),
+    [
+        # Without callbacks the reference must name this task alone.
+        (None, True, "airflow-1", None, True),
+        (None, True, "airflow-2", None, False),
+        (None, True, None, None, False),
+        (None, False, "airflow-1", None, False),
+        # The mailbox in a job's replyUrl proves whose it is, whatever others use for a reference.
+        (MAILBOX, True, "airflow-1", OURS, True),
+        (MAILBOX, False, "airflow-1", OURS, True),
+        (MAILBOX, True, "airflow-1", ANOTHERS, False),
+        (MAILBOX, False, "airflow-1", ANOTHERS, False),
+        (MAILBOX, True, "airflow-2", OURS, False),
+        # Where the service tells of no replyUrl, or of one of the user's own.
+        (MAILBOX, True, "airflow-1", None, True),
+        (MAILBOX, False, "airflow-1", None, False),
+        (MAILBOX, False, "airflow-1", "https://example.org/mine", False),
+    ],
+)
+def test_a_job_is_known_by_its_reference_and_by_the_mailbox_it_reports_to(
+    mailbox: str | None, trusted: bool, reply_ref: str | None, url: str | None, own: bool
+) -> None:
+    record = Record(2, 1, 1.0, reply_ref="airflow-1", trusted=trusted, mailbox=mailbox)
+    assert record.is_own(Job.from_answer({"replyRef": reply_ref, "replyUrl": url}, "job:1")) is own
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "trusted", "searchable"),
+    [(None, True, True), (None, False, False), (MAILBOX, True, True), (MAILBOX, False, True)],
+)
+def test_a_mailbox_makes_a_shared_reference_searchable(mailbox: str | None, trusted: bool, searchable: bool) -> None:
+    assert Record(2, 1, 1.0, reply_ref="mine", trusted=trusted, mailbox=mailbox).is_searchable is searchable
 
 
 def test_a_record_of_a_later_version_is_read() -> None:

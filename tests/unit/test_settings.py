@@ -230,3 +230,32 @@ def test_a_connection_given_as_a_uri_is_read(uri: str) -> None:
     connection = Connection.from_uri(uri.format(TOKEN.replace(":", "%3A")), conn_id="my_pika")
     settings = PikaSettings.from_connection("my_pika", connection)
     assert (settings.base_url, settings.token) == ("http://127.0.0.1:8300", TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        (None, None),
+        ("", None),
+        ("  ", None),
+        ("https://airflow.example", "https://airflow.example"),
+        (" http://127.0.0.1:8080/ ", "http://127.0.0.1:8080"),
+        ("https://airflow.example/behind/a/proxy/", "https://airflow.example/behind/a/proxy"),
+    ],
+)
+def test_the_callback_url_is_a_root_url_without_its_last_slash(given: object, url: str | None) -> None:
+    assert read(extra={"callback_url": given}).callback_url == url
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["airflow.example", "ftp://airflow.example", "https://", "https://a?x=1", "https://a#b", "https://u:p@a", "https://a:x",
+     "https://a:99999", "https://a b", 5, "{{ url }}"],
+    ids=str,
+)  # fmt: skip
+def test_a_callback_url_the_service_cannot_call_is_refused(given: object) -> None:
+    with pytest.raises(
+        PikaRequestError, match=r"'my_pika' has no usable extra 'callback_url': .*Nothing was sent"
+    ) as caught:
+        read(extra={"callback_url": given})
+    assert str(given) not in str(caught.value).replace("https://airflow.example.com", "")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_pika.emulator.faults import Fault, read_markers
+from airflow_provider_pika.emulator.faults import Fault
+from airflow_provider_pika.emulator.markers import read_markers
 from dev.soak.judge import UNKNOWN, Film, Verdict, film_of
 from dev.soak.weather import LATE, LISTED, READS, SECONDS, SPOILT, SUBMITS, film
+
+# As the harness shows what Airflow logged: an exception with its causes, set in below its line.
+_LOG = f"--- attempt=2.log\nTask failed\n    AirflowFailException: no\n    {UNKNOWN}: who knows\nThe end"
 
 
 def _film(state="success", jobids=("job:1",), *, log="", kept="job:1", tries=2):
@@ -44,7 +48,7 @@ def test_the_markers_are_no_part_of_the_films_name():
 
 
 def test_two_jobs_for_one_film_are_one_too_many_whatever_the_task_says():
-    log = f"--- attempt=2.log\n{UNKNOWN}"
+    log = f"--- attempt=2.log\nTask failed\n    {UNKNOWN}: who knows"
     for one in (
         _film(jobids=("job:1", "job:2"), kept="job:1 job:2"),
         _film("failed", ("job:1", "job:2"), log=log),
@@ -60,7 +64,7 @@ def test_a_job_nobody_can_find_is_lost():
 
 @pytest.mark.parametrize(("jobids", "said"), [((), "no job"), (("job:1",), "job:1")])
 def test_a_task_that_says_it_cannot_know_has_lost_nothing(jobids, said):
-    verdict = _verdict(_film("failed", jobids, log=f"--- attempt=2.log\n{UNKNOWN}", kept=""))
+    verdict = _verdict(_film("failed", jobids, log=_LOG, kept=""))
     assert verdict.unknown == [f"f: {said} was made"]
     assert not verdict.broken
     assert not verdict.strange
@@ -72,3 +76,27 @@ def test_what_an_earlier_try_could_not_know_is_no_excuse():
     assert verdict.lost
     assert not verdict.unknown
     assert verdict.strange == ["f ended failed, try 2: ValueError: no"]
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        f"--- attempt=2.log\nwarning: {UNKNOWN}\nTask failed\n    ValueError: no",
+        f"--- attempt=2.log\nOnce\n    {UNKNOWN}: who knows\nTask failed\n    ValueError: no\nThe end",
+        f"--- attempt=2.log\nTask failed\n    ValueError: not a {UNKNOWN}",
+    ],
+)
+def test_only_what_ended_the_last_try_excuses_a_film(log):
+    verdict = _verdict(_film("failed", log=log, kept="job:1"))
+    assert not verdict.unknown
+    assert "ValueError: no" in verdict.strange[0]
+
+
+@pytest.mark.parametrize(
+    ("films", "ended", "strange"),
+    [(12, True, []), (0, True, ["wave_1 made no films"]), (12, False, ["wave_1 did not end"])],
+)
+def test_a_run_that_made_nothing_or_did_not_end_is_strange(films, ended, strange):
+    verdict = Verdict()
+    verdict.add_run("wave_1", films=films, ended=ended)
+    assert verdict.strange == strange

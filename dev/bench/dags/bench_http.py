@@ -29,8 +29,8 @@ for interval in (10, 30):
         def films(**context: Any) -> list[dict[str, Any]]:
             """Return the forms; a part without a file name is a plain field of multipart/form-data."""
             return [
-                {"files": {"message": [None, "HELLO"], "prompt": [None, f"film {number}"]}}
-                for number in range(context["dag_run"].conf["count"])
+                {"files": {"message": [None, "HELLO"], "prompt": [None, f"a film [emulator:seconds={seconds}]"]}}
+                for seconds in context["dag_run"].conf["lengths"]
             ]
 
         submit = HttpOperator.partial(

@@ -13,6 +13,12 @@ from airflow_provider_pika.sensors.pika import PikaJobSensor
 RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=20)}
 
 
+@task
+def films(**context: Any) -> list[str]:
+    """Return the prompts."""
+    return [f"a film [emulator:seconds={seconds}]" for seconds in context["dag_run"].conf["lengths"]]
+
+
 def dag(shape: str, interval: int, *, ends: bool) -> None:
     """
     Declare a DAG.
@@ -21,11 +27,6 @@ def dag(shape: str, interval: int, *, ends: bool) -> None:
     :param ends: whether a completed job ends its task in the triggerer
     """
     with DAG(f"ours_{shape}_{interval}{'_ends' if ends else ''}", schedule=None, default_args=RETRIES):
-
-        @task
-        def films(**context: Any) -> list[str]:
-            return [f"film {number}" for number in range(context["dag_run"].conf["count"])]
-
         how: dict[str, Any] = {"message": "HELLO", "deferrable": True}
         if shape == "one":
             how |= {"wait_for_completion": True, "poll_interval": interval, "end_from_trigger": ends}
@@ -40,3 +41,6 @@ for of_shape in ("two", "one"):
     for every in (10, 30):
         for in_triggerer in (False, True):
             dag(of_shape, every, ends=in_triggerer)
+
+with DAG("ours_submits", schedule=None, default_args=RETRIES):
+    EncryptTextOperator.partial(task_id="submit", message="HELLO").expand(prompt=films())

@@ -1,0 +1,112 @@
+"""What it gains that the service calls back, beside polling alone, on two triggerers and two api-servers."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+from dev.bench.real_airflow import QUEUE, Figures, Stand, epoch, spread, stand
+from dev.bench.report import Row, Section, at_least, at_most
+from dev.harness.local_airflow import QUICK_TO_NOTICE
+from dev.harness.processes import wait_until
+
+# Jobs that end before anybody could look for them on a list of running ones.
+SHORT = 8
+KILLED = 10
+RETRY_AFTER = (15, 65)
+ENDING = "ours_one_30_ends"
+SUBMITS = "ours_submits"
+
+
+def run(*, rounds: int = 2, queued: int = 40) -> Section:
+    """Watch ends, a full queue and killed nodes, first by polling alone and then with callbacks."""
+    with stand(triggerers=2, api_servers=2) as place:
+        polled, polled_queue = _ends(place, rounds), place.run("ours_two_30", spread(queued, 60, 90))
+    with stand(triggerers=2, api_servers=2, callbacks=True) as place:
+        told, told_queue = _ends(place, rounds), place.run("ours_two_30", spread(queued, 60, 90))
+    with stand(triggerers=2, api_servers=2, callbacks=True, config=QUICK_TO_NOTICE) as place:
+        adopted = {pause: _killed(place, pause) for pause in RETRY_AFTER}
+    rows = [
+        *_compared("job's end → read, s", polled["read"], told["read"], 1.0, 2.5),
+        *_compared("job's end → task done (end_from_trigger), s", polled["done"], told["done"], 2.0, None),
+        *_queue(polled_queue, told_queue, queued),
+        *(
+            at_least(
+                f"adopted of {KILLED} jobs of {SHORT} s whose node died before the answer, tried after {pause} s",
+                count,
+                KILLED,
+                "{:.0f}",
+            )
+            for pause, count in adopted.items()
+        ),
+    ]
+    about = (
+        f"Two triggerers and two api-servers, 30 s polls. {rounds} times {QUEUE} jobs of 20 to 50 s with room for all,"
+        f" each one task that ends in the triggerer; {queued} jobs of 60 to 90 s through a queue of {QUEUE}, submit and"
+        f" sensor; and {KILLED} submits whose node is killed between POST and answer, twice."
+    )
+    return Section("callbacks", about, rows, other="polling alone")
+
+
+def _ends(place: Stand, rounds: int) -> dict[str, list[float]]:
+    """Return how long after each job's end it was read, and its task done."""
+    read, done = [], []
+    for _ in range(rounds):
+        run = place.run(ENDING, spread(QUEUE, 20, 50)).run_id
+        ended = {job["jobid"]: epoch(job["ended"]) for job in place.emulator.jobs()}
+        read += [epoch(job["seen"]) - ended[job["jobid"]] for job in place.emulator.jobs()]
+        for change in place.airflow.db.journal(ENDING, run, "submit"):
+            if change.state == "success":
+                jobid = place.airflow.api.xcom(ENDING, run, "submit", map_index=change.map_index)
+                done.append(change.at - ended[jobid])
+    return {"read": read, "done": done}
+
+
+def _killed(place: Stand, pause: float) -> int:
+    """Kill the node while submits wait for their answers; return how many of the jobs were adopted by the retries."""
+    airflow, emulator = place.airflow, place.emulator
+    emulator.reset()
+    emulator.configure(max_jobs=QUEUE)
+    emulator.fault("submit", "slow", seconds=120, times=KILLED)
+    airflow.runs.wait_dag(SUBMITS)
+    run_id = airflow.runs.trigger(SUBMITS, conf={"lengths": [SHORT] * KILLED})
+    wait_until(lambda: len(emulator.jobs()) == KILLED, "the jobs to be made", 120)
+    airflow.kill_node()
+    time.sleep(pause)
+    airflow.start_process("scheduler")
+    airflow.runs.wait(SUBMITS, run_id, ("success", "failed"), timeout=600)
+    if (asked := emulator.counters()["submits"]["asked"]) != KILLED:
+        raise RuntimeError(f"{asked} submits for {KILLED} jobs")
+    made = {job["jobid"] for job in emulator.jobs()}
+    taken = {
+        airflow.api.xcom(SUBMITS, run_id, "submit", map_index=row["map_index"])
+        for row in airflow.db.tasks(SUBMITS, run_id)
+        if row["task_id"] == "submit" and row["state"] == "success"
+    }
+    return len(made & taken)
+
+
+def _compared(what: str, polled: list[float], told: list[float], median: float, most: float | None) -> list[Row]:
+    rows = [
+        at_most(f"{what}, median", statistics.median(told), median, "{:.1f}", http=f"{statistics.median(polled):.1f}")
+    ]
+    if most is None:
+        return [*rows, Row(f"{what}, at most", f"{max(told):.1f}", f"{max(polled):.1f}")]
+    return [*rows, at_most(f"{what}, at most", max(told), most, "{:.1f}", http=f"{max(polled):.1f}")]
+
+
+def _queue(polled: Figures, told: Figures, count: int) -> list[Any]:
+    return [
+        at_most("a freed slot idle, median, s", told.idle, 3.0, "{:.1f}", http=f"{polled.idle:.1f}"),
+        Row("a freed slot idle, at most, s", f"{told.idle_most:.1f}", f"{polled.idle_most:.1f}"),
+        at_least("queue kept busy, %", told.busy, 96, "{:.1f}", http=f"{polled.busy:.1f}"),
+        at_most(
+            "worker starts a submit",
+            told.submit_starts / count,
+            polled.submit_starts / count,
+            http=f"{polled.submit_starts / count:.2f}",
+        ),
+        Row("429 answers", str(told.refused), str(polled.refused)),
+        Row("whole run, s", f"{told.seconds:.0f}", f"{polled.seconds:.0f}"),
+    ]

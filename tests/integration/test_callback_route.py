@@ -1,0 +1,178 @@
+"""The route's rules, spoken to as a server speaks to it; the database behind it is a stub."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_pika.api.callback import BODY_LIMIT, mailbox_key, new_token
+from airflow_provider_pika.callbacks import mailbox, route
+
+TI = uuid.UUID(int=7)
+TOKEN = new_token()
+BODY = json.dumps({"jobid": "job:1"}).encode()
+
+
+class Kept:
+    """What reached the database side, and what it says."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.known = True
+        self.error: Exception | None = None
+        self.hold = threading.Event()
+        self.hold.set()
+
+    def deliver(self, *call: Any) -> bool:
+        self.hold.wait(5)
+        self.calls.append(call)
+        if self.error:
+            raise self.error
+        return self.known
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
+    kept = Kept()
+    monkeypatch.setattr(mailbox, "deliver", kept.deliver)
+    yield kept
+    kept.hold.set()
+
+
+def call(
+    *chunks: bytes, method: str = "POST", path: str = f"/pika/callback/{TI}", query: str = f"token={TOKEN}"
+) -> tuple[int, dict[bytes, bytes], int]:
+    """Speak to the route; return status, headers, and how many chunks of the body it took."""
+    taken = 0
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal taken
+        taken += 1
+        if taken > len(chunks):
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": chunks[taken - 1], "more_body": taken < len(chunks)}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": []}
+    asyncio.run(route.receive_callback(scope, receive, send))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    return sent[0]["status"], dict(sent[0]["headers"]), taken
+
+
+def test_a_call_is_handed_on_without_its_token(kept: Kept) -> None:
+    status, headers, _ = call(BODY[:5], BODY[5:])
+    assert (status, headers) == (204, {})
+    assert kept.calls == [(TI, mailbox_key(TOKEN), "job:1", BODY)]
+
+
+@pytest.mark.parametrize("path", [f"/airflow/pika/callback/{TI}", f"/{TI}", f"{TI}"])
+def test_it_is_found_wherever_airflow_is_mounted(kept: Kept, path: str) -> None:
+    assert call(BODY, path=path)[0] == 204
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+def test_only_post_is_taken(kept: Kept, method: str) -> None:
+    status, headers, taken = call(BODY, method=method)
+    assert (status, headers[b"allow"], taken) == (405, b"POST", 0)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"query": ""},
+        {"query": "token="},
+        {"query": f"token={TOKEN}&token={TOKEN}"},
+        {"query": "&".join(f"a{n}=1" for n in range(100))},
+        {"query": f"Token={TOKEN}"},
+        {"path": "/pika/callback/"},
+        {"path": "/pika/callback"},
+        {"path": "/pika/callback/not-a-uuid"},
+        {"path": f"/pika/callback/{TI}/more"},
+        {"path": f"/pika/callback/{TI}/"},
+    ],
+)
+def test_what_names_no_mailbox_is_not_even_read(kept: Kept, address: dict[str, str]) -> None:
+    status, headers, taken = call(BODY, **address)
+    assert (status, headers[b"connection"], taken) == (404, b"close", 0)
+    assert kept.calls == []
+
+
+def test_a_mailbox_that_is_not_open_is_not_found(kept: Kept) -> None:
+    kept.known = False
+    assert call(BODY)[0] == 404
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, 204), (1, 413)])
+def test_a_body_has_a_limit(kept: Kept, more: int, status: int) -> None:
+    body = BODY.ljust(BODY_LIMIT + more)
+    assert call(body)[0] == status
+    assert call(body[:40_000], body[40_000:])[0] == status
+    assert len(kept.calls) == (0 if more else 2)
+
+
+def test_an_endless_body_is_left_unread_and_hung_up_on(kept: Kept) -> None:
+    status, headers, taken = call(*[b" " * 1000] * 10_000)
+    assert (status, headers[b"connection"]) == (413, b"close")
+    assert taken == BODY_LIMIT // 1000 + 1
+
+
+def test_a_body_that_breaks_off_is_not_taken_for_a_whole_one(kept: Kept) -> None:
+    assert call()[0] == 400
+    assert kept.calls == []
+
+
+def test_a_body_that_drips_is_not_waited_for(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "_BODY_TIMEOUT", 0.05)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": f"/pika/callback/{TI}"}
+    asyncio.run(route.receive_callback({**scope, "query_string": f"token={TOKEN}".encode()}, receive, send))
+    assert sent[0]["status"] == 408
+
+
+@pytest.mark.parametrize("body", [b"", b"no json", b"[]", b"{}", b'{"jobid": 1}', b'{"jobid": ""}', b"[" * 60_000])
+def test_what_names_no_job_is_bad(kept: Kept, body: bytes) -> None:
+    assert call(body)[0] == 400
+    assert kept.calls == []
+
+
+def test_a_database_that_is_away_asks_for_another_call(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    kept.error = mailbox.StoreAwayError("OperationalError: database is locked")
+    with caplog.at_level(logging.WARNING):
+        status, headers, _ = call(BODY)
+    assert (status, headers[b"retry-after"]) == (503, b"10")
+    assert "database is locked" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_a_database_that_does_not_answer_is_not_waited_for(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "_STORE_TIMEOUT", 0.05)
+    kept.hold.clear()
+    assert call(BODY)[0] == 503
+
+
+def test_a_websocket_is_turned_away(kept: Kept) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(route.receive_callback({"type": "websocket"}, None, send))  # type: ignore[arg-type]
+    assert sent == [{"type": "websocket.close"}]

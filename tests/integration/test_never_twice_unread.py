@@ -1,0 +1,191 @@
+"""Callbacks in bad weather: what cannot be read yet, what is refused, and what somebody else has put in the mailbox."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.exceptions import PikaUnavailableError
+from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.operators.sending import Sending
+from tests.support.submits import (
+    asked,
+    call_back,
+    crash_before_answer,
+    end,
+    has_callbacks,
+    jobids,
+    mailboxes,
+    record,
+    submit,
+)
+from tests.support.task_context import Clock, Life
+
+pytestmark = pytest.mark.usefixtures("long_jobs")
+
+
+@pytest.fixture(autouse=True)
+def _callbacks(pika_emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_callbacks(monkeypatch, pika_emulator)
+
+
+def call_back_with_the_last_list(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, task: Life, emulator: EmulatorClient
+) -> None:
+    ask = PikaHook.list_jobs
+
+    def list_jobs(self: PikaHook) -> list[str]:
+        if sum(clock.sleeps) >= 60 and not any(mailboxes(task).values()):
+            call_back(task, *jobids(emulator))
+        return ask(self)
+
+    monkeypatch.setattr(PikaHook, "list_jobs", list_jobs)
+
+
+def test_a_job_that_is_called_back_for_and_not_to_be_read_yet_is_not_paid_for_again(
+    pika_emulator: EmulatorClient, life: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pika_emulator.fault("submit", "unlisted")
+    pika_emulator.fault("submit", "late_read", reads=1)
+    pika_emulator.fault("submit", "drop_after")
+    task = life(submit())
+    call_back_with_the_last_list(monkeypatch, clock, task, pika_emulator)
+    assert [task.run().value] == jobids(pika_emulator)
+    assert asked(pika_emulator) == 1
+
+
+def test_a_failed_read_of_what_was_called_back_for_uses_no_try(
+    pika_emulator: EmulatorClient, life: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pika_emulator.fault("submit", "unlisted")
+    pika_emulator.fault("submit", "drop_after")
+    task = life(submit())
+    pika_emulator.fault("job", "server_error", status=503)
+    call_back_with_the_last_list(monkeypatch, clock, task, pika_emulator)
+    assert [task.run().value] == jobids(pika_emulator)
+    assert asked(pika_emulator) == 1
+
+
+def test_a_refused_second_submit_does_not_forget_the_first(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first made a job that no list ever named and that held the only slot; it is called back for as it ends."""
+    pika_emulator.fault("submit", "unlisted")
+    pika_emulator.fault("submit", "drop_after")
+    pika_emulator.fault("submit", "queue_full")
+    task = life(submit())
+    reschedule = Life._reschedule
+    legs = []
+
+    def end_meanwhile(self: Life, date: Any) -> None:
+        legs.append(date)
+        reschedule(self, date)
+        if len(legs) == 1:
+            end(pika_emulator, jobids(pika_emulator)[0])
+            call_back(task, jobids(pika_emulator)[0])
+
+    monkeypatch.setattr(Life, "_reschedule", end_meanwhile)
+    assert [task.run().value] == jobids(pika_emulator)
+
+
+def test_a_second_submit_that_was_killed_before_its_first_byte_does_not_forget_the_first(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pika_emulator.fault("submit", "unlisted")
+    pika_emulator.fault("submit", "drop_after")
+    task = life(submit())
+    may_leave = Sending._may_leave
+    submits = []
+
+    def killed_at_the_second(self: Sending) -> None:
+        submits.append(self)
+        self._search.killed = len(submits) == 2
+        may_leave(self)
+
+    monkeypatch.setattr(Sending, "_may_leave", killed_at_the_second)
+    task.run()
+    (made,) = jobids(pika_emulator)
+    end(pika_emulator, made)
+    call_back(task, made)
+    assert task.retry().value == made
+    assert jobids(pika_emulator) == [made]
+
+
+def test_a_lost_answer_that_made_no_job_and_a_full_queue_end_in_one_job(
+    pika_emulator: EmulatorClient, life: Any
+) -> None:
+    pika_emulator.fault("submit", "drop_before")
+    pika_emulator.fault("submit", "queue_full", times=2)
+    task = life(submit())
+    assert [task.run().value] == jobids(pika_emulator)
+    assert record(task)["is_void"] is False
+
+
+def test_what_a_forger_put_into_the_mailbox_does_not_hide_the_list(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A firewall before the API answers such a jobid with a page of its own, which is transient."""
+    task = life(submit())
+    crash_before_answer(task)
+    call_back(task, "<script>alert(1)</script>")
+    read = PikaHook.get_job
+
+    def behind_a_firewall(self: PikaHook, jobid: str) -> Any:
+        if "<script>" in jobid:
+            raise PikaUnavailableError("A page of a firewall.")
+        return read(self, jobid)
+
+    monkeypatch.setattr(PikaHook, "get_job", behind_a_firewall)
+    assert [task.retry().value] == jobids(pika_emulator)
+
+
+def test_a_mailbox_that_cannot_be_read_for_a_moment_does_not_hide_the_list(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pika_emulator.fault("submit", "drop_after")
+    task = life(submit())
+    get = type(task.store).get
+    failed = []
+
+    def away_once(self: Any, key: str, default: Any = None) -> Any:
+        if key.startswith("pika_callback") and not failed:
+            failed.append(key)
+            raise RuntimeError("API_SERVER_ERROR")
+        return get(self, key, default)
+
+    monkeypatch.setattr(type(task.store), "get", away_once)
+    assert [task.run().value] == jobids(pika_emulator)
+    assert failed
+
+
+@pytest.mark.parametrize("url", ["None", "", None])
+def test_a_reply_url_that_a_template_has_left_empty_is_none_of_the_users(
+    pika_emulator: EmulatorClient, life: Any, url: str | None
+) -> None:
+    task = life(submit(reply_url=url))
+    assert task.run().state == "success"
+    assert len(mailboxes(task)) == 1
+
+
+def test_after_a_full_queue_a_cleared_task_still_knows_the_job_it_does_not_want(
+    pika_emulator: EmulatorClient, life: Any
+) -> None:
+    """Its reply_ref is its own, so both jobs carry it, and only what was ruled out tells them apart."""
+    task = life(submit())
+    own = f"{task.ti.dag_id}/{task.ti.run_id}/{task.ti.task_id}"
+    task = life(submit(reply_ref=own))
+    unwanted = task.run().value
+    pika_emulator.fault("submit", "queue_full")
+    pika_emulator.fault("submit", "drop_before")
+    assert task.clear(submit(reply_ref=own, prompt="clouds")).value != unwanted
+
+
+def test_a_reply_ref_that_is_a_number_is_not_taken_for_the_providers_own(
+    pika_emulator: EmulatorClient, life: Any
+) -> None:
+    """Two tasks whose native template makes the same number of it: neither takes the other's job."""
+    life(submit(reply_ref=20260101), task_id="neighbour").run()
+    pika_emulator.fault("submit", "drop_before")
+    assert life(submit(reply_ref=20260101)).run().value != jobids(pika_emulator)[0]
