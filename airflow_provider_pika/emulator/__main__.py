@@ -39,7 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(lacking, file=sys.stderr)
         return 1
     # Not before the check above: this is what needs the extra's packages.
-    from airflow_provider_pika.emulator.counters import counters_json
     from airflow_provider_pika.emulator.server import Server
 
     say = None if options.quiet else lambda line: print(line, flush=True)
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
-    counters = counters_json(server.app.state)
+    counters = server.app.state.told()
     print(
         f"Pika emulator ended: {counters['requests']} requests, {counters['submits']['asked']} submits,"
         f" {len(counters['jobs'])} jobs made, {counters['attachments']} downloads,"

@@ -8,7 +8,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_pika.emulator import answers
-from airflow_provider_pika.emulator.counters import counters_json
 from airflow_provider_pika.emulator.faults import Fault, FaultScript
 from airflow_provider_pika.emulator.refusals import Refusal
 from airflow_provider_pika.emulator.settings import number
@@ -46,7 +45,7 @@ class Control:
 
     async def counters(self, _: Request) -> Response:
         """Tell what was asked so far."""
-        return JSONResponse(counters_json(self._state))
+        return JSONResponse(self._state.told())
 
     async def requests(self, _: Request) -> Response:
         """Tell the last requests, oldest first."""

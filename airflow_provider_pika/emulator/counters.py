@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_provider_pika.emulator.jobs import Job
-    from airflow_provider_pika.emulator.state import State
 
 # What comes of a job's end with a replyUrl: each delivery counts once, as one of the first four.
 _OUTCOMES = ("delivered", "failed", "not_delivered", "lost", "retried")
@@ -36,10 +36,8 @@ class Counters:
     deliveries: list[dict[str, Any]] = field(default_factory=list)
 
 
-def counters_json(state: State) -> dict[str, Any]:
+def counters_json(counters: Counters, jobs: Iterable[Job]) -> dict[str, Any]:
     """Return the counters as ``GET /_emulator/counters`` tells them."""
-    state.settle()
-    counters = state.counters
     polls = {
         jobid: {"count": len(times), "smallest_gap": _smallest_gap(times)} for jobid, times in counters.polls.items()
     }
@@ -51,7 +49,7 @@ def counters_json(state: State) -> dict[str, Any]:
             "refused": counters.submits_refused,
             "lost": counters.submits_lost,
         },
-        "jobs": [_job_json(job) for job in state.jobs.values()],
+        "jobs": [_job_json(job) for job in jobs],
         "polls": {
             "total": sum(len(times) for times in counters.polls.values()),
             "smallest_gap": min(gaps, default=None),

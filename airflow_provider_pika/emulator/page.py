@@ -13,7 +13,6 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_pika.emulator import answers
-from airflow_provider_pika.emulator.counters import counters_json
 from airflow_provider_pika.emulator.scenes import scene_of
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ class Page:
         return " · ".join([ending, *rooms])
 
     def _facts(self) -> str:
-        told = counters_json(self._state)
+        told = self._state.told()
         gap = told["polls"]["smallest_gap"]
         facts = [
             f"{told['requests']} requests",

@@ -6,11 +6,11 @@ import random
 import re
 import time
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pika.api.commands import BUTTON, MAX_JOBS_LIMIT
 from airflow_provider_pika.api.job import FINAL_STATES
-from airflow_provider_pika.emulator.counters import Counters
+from airflow_provider_pika.emulator.counters import Counters, counters_json
 from airflow_provider_pika.emulator.jobs import Job
 from airflow_provider_pika.emulator.refusals import Refusal, missing, queue_full, unknown_job
 
@@ -78,6 +78,11 @@ class State:
                 self.end(job, job.traits.end_as, at=due)
             elif job.status == "started" and now - job.created >= job.pace.seconds / 3:
                 job.status, job.updated = "progress", now
+
+    def told(self) -> dict[str, Any]:
+        """Return jobs and counters as ``GET /_emulator/counters`` tells them."""
+        self.settle()
+        return counters_json(self.counters, self.jobs.values())
 
     def running(self, channel: str | None = None) -> list[Job]:
         """Return the jobs that run now, of one channel or of all."""

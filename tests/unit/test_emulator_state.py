@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_pika.api.commands import BUTTON, ENCRYPT_TEXT
-from airflow_provider_pika.emulator.control import counters_json
 from airflow_provider_pika.emulator.faults import Traits
 from airflow_provider_pika.emulator.jobs import Job, Submit
 from airflow_provider_pika.emulator.links import Links
@@ -128,7 +127,7 @@ def test_the_limit_counts_per_channel_and_the_requests_own_limit_comes_first(clo
     with pytest.raises(Refusal):
         submitted(state)
     assert submitted(state, asked(channel="1", max_jobs=2)).max_jobs == 2
-    assert counters_json(state)["peak_running"] == {"1": 2, "2": 5}
+    assert state.told()["peak_running"] == {"1": 2, "2": 5}
 
 
 def test_discord_and_channel_together_need_no_configured_account(clock: Clock) -> None:
@@ -223,7 +222,7 @@ def test_pushed_time_ends_jobs_but_is_not_taken_for_a_polite_gap(clock: Clock) -
     clock.now += 2
     state.note_poll(job.jobid)
     assert job.status == "completed"
-    assert counters_json(state)["polls"]["smallest_gap"] == 2
+    assert state.told()["polls"]["smallest_gap"] == 2
 
 
 def test_the_smallest_gap_is_told_per_job_and_over_all(clock: Clock) -> None:
@@ -231,7 +230,7 @@ def test_the_smallest_gap_is_told_per_job_and_over_all(clock: Clock) -> None:
     for jobid, pause in [("a", 0), ("b", 1), ("a", 11), ("b", 3), ("a", 30)]:
         clock.now += pause
         state.note_poll(jobid)
-    polls = counters_json(state)["polls"]
+    polls = state.told()["polls"]
     assert polls["by_job"] == {"a": {"count": 3, "smallest_gap": 12}, "b": {"count": 2, "smallest_gap": 14}}
     assert (polls["smallest_gap"], polls["total"]) == (12, 5)
 
