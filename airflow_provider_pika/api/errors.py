@@ -7,13 +7,19 @@ calls its own error texts summaries.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pendulum
-
+from airflow_provider_pika.api.answers import (
+    FINAL_IN_ANY_FORM,
+    NOT_IMPLEMENTED,
+    Answer,
+    is_broken,
+    is_foreign,
+    is_transient_status,
+    retry_after,
+    what_instead_of_json,
+)
 from airflow_provider_pika.api.commands import ACCOUNT_PATH, CHECK_PATH, Call, get_job
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.exceptions import (
@@ -35,12 +41,6 @@ _MAY_EXIST = (
     " 'airflow pika jobs{option}' (on Airflow 3.1 'python -m airflow_provider_pika jobs{option}'); clearing the task"
     " means 'go on with a job that still runs, else make a new one and pay for it'."
 )
-_EXCERPT = 120
-# 408: the server gave up waiting for the rest of the request, which says nothing of what it did so far.
-_TRANSIENT = frozenset({408, 425, 429})
-_NOT_IMPLEMENTED = 501
-# Whoever answers a read with these, in whatever form: the token or the subscription needs a person.
-_FINAL_IN_ANY_FORM = frozenset({401, 402})
 _NOT_THE_API = (
     "Is a proxy or firewall in between, or the root URL (host) of {conn} wrong? It may pass: try again later."
 )
@@ -117,43 +117,14 @@ class Root:
         return advice.format(conn=f"the connection {self.conn_id!r}", option=f" --conn-id {self.conn_id}")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP answer."""
-
-    status: int
-    headers: Mapping[str, str]
-    text: str
-
-
 def is_retryable(error: PikaError) -> bool:
     """Whether trying again later may mend this error."""
     return not isinstance(error, _NOT_RETRYABLE)
 
 
-def is_transient_status(status: int) -> bool:
-    """Whether an HTTP status tells of a fault that may pass, whoever answers: the API, a CDN, an image's server."""
-    return status >= 500 or status in _TRANSIENT
-
-
 def may_exist(conn_id: str) -> str:
     """Return what to do where nobody knows whether a submit made a job."""
     return Root("", conn_id).words(_MAY_EXIST)
-
-
-def is_apis(answer: Answer) -> bool:
-    """
-    Whether an answer has the API's form, or may have had before it was cut short.
-
-    :param answer: to the check of the token, which the API answers with an object of its own or with its ``error``
-    """
-    # A gateway's page about a server that is down says nothing of whose server it is; a 501 comes from one that
-    # knows no such method, and so is not the API.
-    if answer.status in _FINAL_IN_ANY_FORM or (
-        is_transient_status(answer.status) and answer.status != _NOT_IMPLEMENTED
-    ):
-        return True
-    return not _is_foreign(answer)
 
 
 def wrong_root(root: Root, lost: PikaUnknownOutcomeError) -> PikaUnavailableError:
@@ -252,7 +223,7 @@ def _json(call: Call, root: Root, answer: Answer) -> Any:
         body = None
     if 200 <= answer.status < 300:
         if body is None:
-            raise _unreadable(call, root, answer, _what_instead_of_json(answer))
+            raise _unreadable(call, root, answer, what_instead_of_json(answer))
         return body
     raise _refusal(call, root, answer, body if isinstance(body, dict) else {})
 
@@ -271,7 +242,7 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
     if about["details"]:
         said += f" ({about['details']})"
     if not said and answer.text.strip():
-        said = _what_instead_of_json(answer)
+        said = what_instead_of_json(answer)
     if status == 429:
         executing = body.get("executingJobs")
         if isinstance(executing, list):
@@ -282,7 +253,7 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
     if is_transient_status(status):
         if call.is_submit:
             # A gateway's page about a server that is down: the API may well be behind it, and have taken the submit.
-            about["foreign"] = status == _NOT_IMPLEMENTED and _is_foreign(answer)
+            about["foreign"] = status == NOT_IMPLEMENTED and is_foreign(answer)
             return _refused(PikaUnknownOutcomeError, call, root, said, **about)
         advice = None if body else _not_the_api(call, answer)
         return _refused(PikaUnavailableError, call, root, said, advice=advice, **about)
@@ -294,11 +265,11 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
         # A login page on the way to the API redirects a read for a while: no reason to give up a job that runs.
         advice = f"{_NOT_FOLLOWED} {_NOT_THE_API}"
         return _error(PikaUnavailableError, call, root, headline, advice=advice, **about)
-    if not call.is_submit and status not in _FINAL_IN_ANY_FORM and not isinstance(body.get("error"), str):
+    if not call.is_submit and status not in FINAL_IN_ANY_FORM and not isinstance(body.get("error"), str):
         # A firewall's page about a read says nothing of the job, which runs on and is paid for.
         return _foreign(PikaUnavailableError, call, root, answer, **about)
     kind = _BY_STATUS.get(status, PikaRequestError)
-    if call.is_submit and status not in _FINAL_IN_ANY_FORM and _is_foreign(answer):
+    if call.is_submit and status not in FINAL_IN_ANY_FORM and is_foreign(answer):
         # No job was made, but it is not the input that is wrong.
         return _foreign(kind, call, root, answer, advice=_WRONG_ROOT, **about)
     advice = None
@@ -317,7 +288,7 @@ def _refused(kind: type[PikaError], call: Call, root: Root, said: str, **about: 
 def _unreadable(call: Call, root: Root, answer: Answer, what: str) -> PikaError:
     about: dict[str, Any] = {"status": answer.status, "jobid": call.jobid}
     if call.is_submit:
-        return _foreign(PikaUnknownOutcomeError, call, root, answer, what, foreign=_is_foreign(answer), **about)
+        return _foreign(PikaUnknownOutcomeError, call, root, answer, what, foreign=is_foreign(answer), **about)
     return _foreign(PikaUnavailableError, call, root, answer, what, advice=_not_the_api(call, answer), **about)
 
 
@@ -334,63 +305,19 @@ def _foreign(
     """Return the error for an answer that is no job, no list, or not the API's at all."""
     if advice == "":
         advice = _NOT_THE_API if kind is PikaUnavailableError else None
-    if call.target == CHECK_PATH and not _is_broken(answer):
+    if call.target == CHECK_PATH and not is_broken(answer):
         # The check of a connection, which nobody waits for: its reader is the one who has just typed the host.
         headline = f"The root URL {root.base_url} of the connection {root.conn_id!r} looks wrong (HTTP {answer.status})"
         advice = f"{_NOT_THE_API} {_WRONG_ROOT}"
     else:
-        headline = f"{_FOREIGN if _is_foreign(answer) else 'Unreadable answer'} (HTTP {answer.status})"
-    return _error(kind, call, root, f"{headline}: {what or _what_instead_of_json(answer)}", advice=advice, **about)
-
-
-def _is_foreign(answer: Answer) -> bool:
-    """Whether a submit's or a read's answer is somebody else's; what was cut short or left empty may be the API's."""
-    text = answer.text.strip()
-    if not text:
-        return answer.status == _NOT_IMPLEMENTED
-    return not _is_broken(answer) and not _is_apis_object(answer.status, text)
-
-
-def _is_broken(answer: Answer) -> bool:
-    text = answer.text.strip()
-    return not text or (text[0] in "{[" and not _is_json(text))
-
-
-def _is_apis_object(status: int, text: str) -> bool:
-    """Whether a text is JSON as the API sends it: an object, that of a refusal with its ``error``."""
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(body, dict) and (200 <= status < 300 or isinstance(body.get("error"), str))
+        headline = f"{_FOREIGN if is_foreign(answer) else 'Unreadable answer'} (HTTP {answer.status})"
+    return _error(kind, call, root, f"{headline}: {what or what_instead_of_json(answer)}", advice=advice, **about)
 
 
 def _not_the_api(call: Call, answer: Answer) -> str | None:
     """Return the advice for a read answered by a page; what was cut short or left empty may well be the API's own."""
     text = answer.text.strip()
     return _NOT_THE_API if text and text[0] not in "{[" and not call.is_submit else None
-
-
-def _what_instead_of_json(answer: Answer) -> str:
-    text = " ".join(answer.text.split())
-    if not text:
-        return "an empty body"
-    excerpt = text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else "")
-    if text.startswith("<"):
-        return f"HTML where JSON belongs: {excerpt}"
-    if _is_json(text):
-        return f"JSON of another shape: {excerpt}"
-    if text[0] in "{[":
-        return f"JSON that is cut short or broken: {excerpt}"
-    return f"a body that is no JSON: {excerpt}"
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _error(
@@ -411,43 +338,3 @@ def _text_of(value: Any) -> str | None:
     if value is None or value == "":
         return None
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def retry_after(details: Any, headers: Mapping[str, str]) -> float | None:
-    """
-    Return the seconds a 429 asks to wait: the longer of what its body and its header say, None if neither is readable.
-
-    :param details: ``errorDetails``, a text that itself holds JSON with ``retry_after`` in seconds
-    :param headers: the answer's headers; ``Retry-After`` is seconds or an HTTP date
-    """
-    if isinstance(details, str):
-        try:
-            details = json.loads(details)
-        except (ValueError, RecursionError):
-            details = None
-    said = details.get("retry_after") if isinstance(details, dict) else None
-    waits = [wait for wait in (_seconds(said), _header_seconds(headers.get("retry-after"))) if wait is not None]
-    return max(waits, default=None)
-
-
-def _seconds(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _header_seconds(value: str | None) -> float | None:
-    if value is None:
-        return None
-    seconds = _seconds(value)
-    if seconds is not None:
-        return seconds
-    try:
-        date = pendulum.from_format(value.strip(), "ddd, DD MMM YYYY HH:mm:ss z")
-    except ValueError:
-        return None
-    return max(0.0, (date - pendulum.now("UTC")).total_seconds())

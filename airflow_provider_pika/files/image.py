@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from airflow_provider_pika.api.answers import is_transient_status
 from airflow_provider_pika.api.commands import IMAGE_MAX_BYTES
-from airflow_provider_pika.api.errors import is_transient_status
 from airflow_provider_pika.exceptions import PikaError, PikaRequestError, PikaUnavailableError
 from airflow_provider_pika.files import storage, web
 from airflow_provider_pika.files.multipart import ImagePart

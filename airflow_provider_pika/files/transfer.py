@@ -12,7 +12,7 @@ from string import Formatter
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_provider_pika.api.errors import is_transient_status
+from airflow_provider_pika.api.answers import is_transient_status
 from airflow_provider_pika.exceptions import PikaRequestError
 
 DEFAULT_FILENAME = "{jobid}_{index}{ext}"

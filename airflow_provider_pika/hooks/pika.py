@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from airflow.sdk import BaseHook
 
 from airflow_provider_pika.api import commands, errors
+from airflow_provider_pika.api.answers import Answer, is_apis
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.exceptions import (
     PikaError,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Reader = Callable[[commands.Call, errors.Root, errors.Answer], T]
+Reader = Callable[[commands.Call, errors.Root, Answer], T]
 
 
 def _submits(command: commands.Command[P]) -> Callable[Concatenate[PikaHook, P], Job]:
@@ -263,7 +264,7 @@ class PikaHook(BaseHook):
             answer = self._transport.send(commands.check_token())
         except PikaError:
             return None
-        return None if errors.is_apis(answer) else errors.wrong_root(self.settings.root, lost)
+        return None if is_apis(answer) else errors.wrong_root(self.settings.root, lost)
 
     def _send(
         self,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_pika import USER_AGENT
 from airflow_provider_pika.api import commands, errors
+from airflow_provider_pika.api.answers import Answer
 from airflow_provider_pika.api.callback import hide_token
 from airflow_provider_pika.hooks.settings import CONNECT_TIMEOUT, PikaSettings, redact
 
@@ -70,7 +71,7 @@ class Transport:
         *,
         before_body: Callable[[], None] | None = None,
         after_body: Callable[[], None] | None = None,
-    ) -> errors.Answer:
+    ) -> Answer:
         """
         Send a call and return its answer, whatever its status.
 
@@ -109,7 +110,7 @@ class Transport:
             if body:
                 body.stop()
 
-    def _exchange(self, session: requests.Session, call: commands.Call, body: MultipartBody | None) -> errors.Answer:
+    def _exchange(self, session: requests.Session, call: commands.Call, body: MultipartBody | None) -> Answer:
         import requests
         from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
@@ -150,8 +151,8 @@ class Transport:
         return _answer(self._secrets, response.status_code, response.headers.items(), content)
 
 
-def _answer(secrets: tuple[str, ...], status: int, headers: Iterable[tuple[str, str]], content: bytes) -> errors.Answer:
-    return errors.Answer(
+def _answer(secrets: tuple[str, ...], status: int, headers: Iterable[tuple[str, str]], content: bytes) -> Answer:
+    return Answer(
         status,
         {name.lower(): _without_secrets(value, secrets) for name, value in headers},
         _without_secrets(content.decode("utf-8", "replace"), secrets),

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_pika.api import commands, errors
-from airflow_provider_pika.api.errors import Answer, is_retryable, retry_after
+from airflow_provider_pika.api.answers import Answer, is_apis, is_transient_status, retry_after
+from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.exceptions import (
     PikaAuthError,
@@ -334,7 +335,7 @@ def test_a_connection_that_leads_to_another_server_is_told_that_its_root_url_loo
     status: int, body: Any
 ) -> None:
     found = answer(status, body)
-    assert not errors.is_apis(found)
+    assert not is_apis(found)
     if status != 501:
         message = str(refusal(CHECK, found, errors.read_object))
         assert message.startswith(f"The root URL {URL} of the connection 'films' looks wrong (HTTP {status}): ")
@@ -357,7 +358,7 @@ def test_a_connection_that_leads_to_another_server_is_told_that_its_root_url_loo
     ids=lambda found: f"{found.status} {found.text[:10]}",
 )
 def test_a_host_is_not_called_wrong_where_the_api_may_have_answered(found: Answer) -> None:
-    assert errors.is_apis(found)
+    assert is_apis(found)
 
 
 @pytest.mark.parametrize(
@@ -385,7 +386,7 @@ def test_a_submit_remembers_whether_somebody_else_answered(found: Answer, foreig
     ("status", "transient"), [(200, False), (400, False), (408, True), (425, True), (429, True), (500, True)]
 )
 def test_one_list_of_statuses_says_what_may_pass(status: int, transient: bool) -> None:
-    assert errors.is_transient_status(status) is transient
+    assert is_transient_status(status) is transient
 
 
 @pytest.mark.parametrize(
