@@ -74,7 +74,8 @@ class Record:
     :param polls: how many polls of the search for its job have gone through
     :param transient_errors: how many have failed in a row
     :param searched_by: the try those two were counted in
-    :param is_void: whether it has been proved that what was sent under the reference made no job, as far as that can be
+    :param is_given_up: whether a new submit may take this one's place: it was proved to have made no job, as far as
+        that can be, or the user's flag or a person's clear said so; it is looked for once more before each that is sent
     """
 
     max_tries: int
@@ -92,7 +93,7 @@ class Record:
     transient_errors: int = 0
     searched_by: int = 0
     mailbox: str | None = None
-    is_void: bool = False
+    is_given_up: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -192,12 +193,12 @@ def after_search(record: Record, *, polls: int, cleared: bool, resubmit_unknown:
 
     Nothing on the list proves nothing once a job can have ended: so it never submits by itself, whatever the intent's
     age. The user's flag and a person's clear are the two ways on, and they too wait for the whole search. What was
-    proved to have made no job was looked for only once more, in its mailbox above all.
+    given up before was looked for only once more, in its mailbox above all.
 
     :param record: the intent
     :param polls: how many polls of the search have gone through
     """
-    if record.is_void:
+    if record.is_given_up:
         return Next.SUBMIT
     may_submit = cleared or resubmit_unknown
     wanted = CALLBACK_POLLS if record.mailbox and not may_submit else SEARCH_POLLS

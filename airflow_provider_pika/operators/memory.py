@@ -73,6 +73,15 @@ class SubmitMemory:
         """Whether this very try wrote a record, in an earlier leg."""
         return not self.cleared and record.try_number == self.ti.try_number
 
+    def _wrote(self, record: Record) -> bool:
+        return (record.max_tries, record.try_number) == (self.ti.max_tries, self.ti.try_number)
+
+    def given_up(self) -> Record | None:
+        """Return the submit that was given up, unless a person has cleared the task to make something else."""
+        record = self.record
+        kept = record and record.is_given_up and (self.has_same_inputs or not self.cleared)
+        return record if kept else None
+
     def names_task(self, reply_ref: str) -> bool:
         """Whether a user's own reference names this task instance alone."""
         ti = self.ti
@@ -157,12 +166,24 @@ class SubmitMemory:
         Forget an intent of which nothing has left, or which was refused: nobody will be called back for it.
 
         :param mailbox: the one opened for it
-        :param earlier: an earlier submit that was proved to have made no job, which may still be called back for
+        :param earlier: an earlier submit that was given up, which may still be called back for
         :param ruled_out: jobs that are not the one to be made
         """
         try:
             if earlier:
-                self.save(replace(earlier, ruled_out=ruled_out))
+                # As of this try, or a clear would begin anew with each leg, and the queue's timeout with it.
+                self.keep(
+                    inputs=earlier.inputs,
+                    reply_ref=earlier.reply_ref,
+                    trusted=earlier.trusted,
+                    asked_at=earlier.asked_at,
+                    lost=earlier.lost,
+                    mailbox=earlier.mailbox,
+                    sends=earlier.sends if self._wrote(earlier) else 0,
+                    polls=earlier.polls,
+                    is_given_up=True,
+                    ruled_out=ruled_out,
+                )
             else:
                 self.keep(ruled_out=ruled_out)
             if mailbox and not (earlier and earlier.mailbox == mailbox):
@@ -174,7 +195,7 @@ class SubmitMemory:
 
     def open_mailbox(self, key: str | None) -> None:
         """Open the mailbox of a submit to come, if it has one, in place of that of the submit it replaces."""
-        if self.record and self.record.mailbox and not self.record.is_void:
+        if self.record and self.record.mailbox and not self.given_up():
             self._store.delete(self.record.mailbox)
         if key:
             self._store.set(key, {"jobids": []})

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from airflow_provider_pika.operators.memory import SubmitMemory
 
 TRANSIENT = (PikaUnavailableError, PikaRateLimitedError)
+_BAD_REQUEST = 400
 _NOT_FOUND = 404
 KILLED = "This task is being killed, so nothing more is submitted."
 
@@ -168,11 +169,11 @@ class JobSearch:
             job = None
             try:
                 job = self._hook.get_job(jobid)
-            except PikaNotFoundError as error:
-                # Listed or called back for, but not to be read yet: it may be the very one.
-                transient = PikaUnavailableError(str(error), status=error.status, error=error.error, jobid=jobid)
-                continue
-            except PikaRequestError:
+            except (PikaNotFoundError, PikaRequestError) as error:
+                if error.status not in (None, _BAD_REQUEST):
+                    # Listed or called back for, but not to be read yet: it may be the very one.
+                    transient = PikaUnavailableError(str(error), status=error.status, error=error.error, jobid=jobid)
+                    continue
                 # No jobid at all.
                 if not told:
                     raise

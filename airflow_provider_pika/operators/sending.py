@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_pika.api.commands import Call
     from airflow_provider_pika.api.job import Job
+    from airflow_provider_pika.api.recovery import Record
     from airflow_provider_pika.files.multipart import ImagePart
     from airflow_provider_pika.hooks.pika import PikaHook
     from airflow_provider_pika.operators.memory import SubmitMemory
@@ -71,9 +72,7 @@ class Sending:
         self._log = log
         record = memory.record
         self._ruled_out = record.ruled_out if record else ()
-        # A submit of this task that was proved to have made no job. A refusal of the next one must not forget it: one
-        # that was never listed may still be called back for, and would be paid for twice.
-        self._earlier = record if record and record.is_void else None
+        self._earlier: Record | None = None
         self._intended: Moment | None = None
         self._left: Moment | None = None
 
@@ -101,6 +100,9 @@ class Sending:
         )
         call = self._prepare(reply)
         with self._hook.open_files(call) as files:
+            # A refusal of the submit to come must not forget one that was given up: never listed, that one may still be
+            # called back for while this one waits before a full queue, and would be paid for twice.
+            self._earlier = self._memory.given_up()
             # Once for all that is sent under this reference: a first submit may still report when a second has left.
             self._memory.open_mailbox(reply.mailbox)
             return self._send(call, files, reply)
@@ -185,5 +187,5 @@ class Sending:
         # does it of a job that is known by its replyUrl alone, which the service need not tell.
         may_submit = sends < SENDS_LIMIT and error.status != _GATEWAY_TIMEOUT and record.trusted
         job = self._search.after_lost_answer(record, left=self._left or Moment.now(), may_submit=may_submit)
-        self._earlier = replace(record, is_void=True)
+        self._earlier = replace(record, is_given_up=True)
         return job

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pika.api.job import Job
@@ -161,7 +162,8 @@ class Submission:
         if step is Next.RESCHEDULE:
             self.log.info("No running job carries its reference (poll %d).", counted.polls)
             self._search.leave(record, None)
-        self.memory.save(counted)
+        # The submit in its place may meet a full queue, and while it waits the service may call back for this one.
+        self.memory.save(replace(counted, is_given_up=step is Next.SUBMIT))
         self.log.warning("No running job carries the reference of the submit of %s: %s.", asked, step.value)
         if step is Next.FAIL:
             raise unknown_outcome(counted, self.hook.pika_conn_id)

@@ -10,7 +10,7 @@ from typing import Any
 from dev.harness.local_airflow import LocalAirflow
 
 UNKNOWN = "PikaUnknownOutcomeError"
-ADOPTED = "Found job "
+ADOPTED = ", submitted by this task: going on with it"
 
 
 @dataclass(frozen=True)

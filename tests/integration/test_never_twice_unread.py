@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from typing import Any
 
 import pytest
 
+from airflow_provider_pika.api.answers import Answer
+from airflow_provider_pika.compat import AirflowSensorTimeout
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.hooks.transport import Transport
 from airflow_provider_pika.operators.sending import Sending
 from tests.support.submits import (
     asked,
@@ -113,6 +118,88 @@ def test_a_second_submit_that_was_killed_before_its_first_byte_does_not_forget_t
     assert jobids(pika_emulator) == [made]
 
 
+@pytest.mark.parametrize("word", ["resubmit_unknown", "clear"])
+def test_a_refused_submit_does_not_forget_the_unknown_one_it_was_to_replace(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """The first job held the very slot for which the second submit waited; called back for, it was paid for again."""
+    pika_emulator.fault("submit", "unlisted")
+    pika_emulator.fault("submit", "server_error", status=504, work=True)
+    task = life(submit(resubmit_unknown=word == "resubmit_unknown"))
+    if word == "clear":
+        task.run()
+    pika_emulator.fault("submit", "queue_full")
+    reschedule = Life._reschedule
+
+    def end_while_in_line(self: Life, date: datetime) -> None:
+        reschedule(self, date)
+        if pika_emulator.counters()["submits"]["refused"].get("429") and (record(task) or {})["reply_ref"]:
+            for jobid in jobids(pika_emulator):
+                end(pika_emulator, jobid)
+                call_back(task, jobid)
+
+    monkeypatch.setattr(Life, "_reschedule", end_while_in_line)
+    ending = task.clear() if word == "clear" else task.run()
+
+    assert [ending.value] == jobids(pika_emulator)
+
+
+@pytest.mark.parametrize("in_queue", [200.0, 600.0])
+def test_a_cleared_task_waits_in_the_queue_no_longer_than_its_timeout(
+    pika_emulator: EmulatorClient, life: Any, in_queue: float
+) -> None:
+    """After a submit that was proved to have made no job each leg was taken for the first one of a new clear."""
+    pika_emulator.fault("submit", "drop_before")
+    pika_emulator.fault("submit", "queue_full", times=1000)
+    task = life(submit(queue_timeout=in_queue))
+    assert type(task.run().error) is AirflowSensorTimeout
+
+    ending = task.clear()
+
+    assert type(ending.error) is AirflowSensorTimeout
+    assert ending.legs <= in_queue / 15 + 1
+
+
+def test_a_clear_with_other_inputs_never_goes_on_with_what_was_given_up(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pika_emulator.fault("submit", "unlisted")
+    pika_emulator.fault("submit", "server_error", status=504, work=True)
+    task = life(submit())
+    task.run()
+    (old,) = jobids(pika_emulator)
+    pika_emulator.fault("submit", "queue_full")
+
+    ending = task.clear(submit(prompt="a beach"))
+
+    assert ending.state == "success"
+    assert [old, ending.value] == jobids(pika_emulator)
+
+
+@pytest.mark.parametrize("status", [403, 405, 409])
+def test_a_called_back_job_whose_read_is_refused_once_is_adopted_all_the_same(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """It was ruled out for good, as if it had been no jobid at all."""
+    task = life(submit())
+    crash_before_answer(task)
+    (made,) = jobids(pika_emulator)
+    end(pika_emulator, made)
+    call_back(task, made)
+    refused: list[str] = []
+    send = Transport.send
+
+    def refusing_once(self: Transport, call: Any, *args: Any, **about: Any) -> Answer:
+        if "jobid=" in call.target and not refused:
+            refused.append(call.target)
+            return Answer(status, {}, json.dumps({"error": "Forbidden", "code": status}))
+        return send(self, call, *args, **about)
+
+    monkeypatch.setattr(Transport, "send", refusing_once)
+    assert [task.retry().value] == jobids(pika_emulator)
+    assert refused
+
+
 def test_a_lost_answer_that_made_no_job_and_a_full_queue_end_in_one_job(
     pika_emulator: EmulatorClient, life: Any
 ) -> None:
@@ -120,7 +207,7 @@ def test_a_lost_answer_that_made_no_job_and_a_full_queue_end_in_one_job(
     pika_emulator.fault("submit", "queue_full", times=2)
     task = life(submit())
     assert [task.run().value] == jobids(pika_emulator)
-    assert record(task)["is_void"] is False
+    assert record(task)["is_given_up"] is False
 
 
 def test_what_a_forger_put_into_the_mailbox_does_not_hide_the_list(

@@ -1,4 +1,4 @@
-"""The weather of the soak, over a real emulator: what it counts has struck, and it ends when it is told to."""
+"""The soak over a real emulator: its weather has struck where it is counted and ends when told to, its judge sees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
 from dev.harness.failing_secrets import FailingSecrets, Secrets
 from dev.soak import weather
+from dev.soak.judge import ADOPTED
 from dev.soak.weather import Weather
+from tests.support.submits import crash_before_answer, submit
 
 
 @pytest.fixture
@@ -60,3 +62,13 @@ def test_the_secrets_backend_is_back_at_the_end(storm, secrets):
     storm.end()
     assert backend.get_conn_value("some")
     assert storm.outages == 1
+
+
+def test_the_judge_knows_a_job_that_was_found_again_by_the_log_of_its_task(pika_emulator, life):
+    """The words had changed, and the soak counted nothing as adopted."""
+    pika_emulator.configure(seconds=3600)
+    task = life(submit())
+    crash_before_answer(task)
+    assert ADOPTED not in task.log.text
+    task.retry()
+    assert ADOPTED in task.log.text

@@ -15,6 +15,7 @@ import requests
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import LocalAirflow
 from dev.harness.processes import wait_until
+from dev.soak.judge import ADOPTED
 from tests.support.stories import Story
 from tests.support.submits import reply_url_of
 
@@ -105,7 +106,7 @@ def test_killed_between_post_and_answer_with_short_jobs(called: LocalAirflow, em
         assert story.tries("submit") == [2] * 5
         made = {job["jobid"] for job in story.jobs()}
         assert {story.xcom("submit", map_index=index) for index in range(5)} == made
-        assert all("Found job " in story.log("submit", index) for index in range(5))
+        assert all(ADOPTED in story.log("submit", index) for index in range(5))
     assert emulator.counters()["submits"]["asked"] == len(emulator.jobs()) == 10
 
 

@@ -147,7 +147,7 @@ def test_what_may_not_be_sent_again_is_searched_for_from_later_legs() -> None:
         (CALLBACK_POLLS, CALLED_BACK, False, False, Next.FAIL),
         (SEARCH_POLLS, CALLED_BACK, True, False, Next.SUBMIT),
         # What was proved to have made no job stands in nobody's way, once its mailbox was looked into again.
-        (1, replace(CALLED_BACK, is_void=True), False, False, Next.SUBMIT),
+        (1, replace(CALLED_BACK, is_given_up=True), False, False, Next.SUBMIT),
     ],
 )
 def test_a_later_attempt_never_submits_by_itself(
