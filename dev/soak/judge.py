@@ -9,7 +9,7 @@ from typing import Any
 
 from dev.harness.local_airflow import LocalAirflow
 
-UNKNOWN = "PikaUnknownOutcomeError"
+UNKNOWN = "AirflowFailException: Outcome unknown"
 ADOPTED = ", submitted by this task: going on with it"
 
 

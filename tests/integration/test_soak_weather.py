@@ -10,7 +10,7 @@ from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
 from dev.harness.failing_secrets import FailingSecrets, Secrets
 from dev.soak import weather
-from dev.soak.judge import ADOPTED
+from dev.soak.judge import ADOPTED, UNKNOWN
 from dev.soak.weather import Weather
 from tests.support.submits import crash_before_answer, submit
 
@@ -72,3 +72,10 @@ def test_the_judge_knows_a_job_that_was_found_again_by_the_log_of_its_task(pika_
     assert ADOPTED not in task.log.text
     task.retry()
     assert ADOPTED in task.log.text
+
+
+def test_the_judge_knows_a_submit_of_unknown_outcome_by_the_log_of_its_task(pika_emulator, life):
+    task = life(submit())
+    crash_before_answer(task, made=False)
+    error = task.retry().error
+    assert f"{type(error).__name__}: {error}".startswith(UNKNOWN)

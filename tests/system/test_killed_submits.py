@@ -16,9 +16,8 @@ from dev.harness.local_airflow import LocalAirflow
 from dev.harness.network import Network, freeze, thaw
 from dev.harness.processes import wait_until
 from dev.harness.runs import TaskProcesses
+from dev.soak.judge import UNKNOWN
 from tests.support.stories import Story
-
-UNKNOWN = "PikaUnknownOutcomeError"
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import QUICK_TO_NOTICE, LocalAirflow
 from dev.harness.processes import wait_until
+from dev.soak.judge import UNKNOWN
 from tests.support.stories import Story
 
 pytestmark = pytest.mark.skipif(
@@ -43,7 +44,7 @@ def test_retries_find_their_running_jobs(start_airflow: Callable[..., LocalAirfl
     assert [job["jobid"] for job in dying.jobs()] == [dying.xcom("submit")]
     unseen.ends("failed", timeout=240)
     assert len(unseen.jobs()) == 1
-    assert "PikaUnknownOutcomeError" in unseen.log("submit")
+    assert UNKNOWN in unseen.log("submit")
     assert unseen.tries("submit") == [2]
     assert emulator.counters()["cancels"] == {}
     emulator.configure(seconds=12, max_jobs=2)
