@@ -33,7 +33,7 @@ test: .venv/.ready ## Unit and integration tests on Airflow 3.3
 .PHONY: test-system
 test-system: .venv/.ready ## System tests: real Airflow processes (slow)
 	@echo "== system tests, Airflow 3.3"
-	@$(BIN)/python -m pytest tests/system $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/system -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: test-browser
 test-browser: .venv/.ready ## Airflow's pages in headless Chromium (SCREENSHOTS=docs renews the README's pictures)

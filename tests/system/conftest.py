@@ -35,14 +35,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     Give every test here ten minutes, unless it says otherwise; these are stories, not units.
 
-    Those of one Airflow stay in one process, should somebody run them with ``-n 2 --dist loadgroup``.
+    Two run at a time, for most of it is waiting; those of one Airflow stay in one process.
     """
     for item in items:
         if Path(__file__).parent not in item.path.parents:
             continue
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(600))
-        shared = [name for name in ("mortal", "airflow") if name in item.fixturenames]
+        shared = [name for name in ("mortal", "airflow", "called", "started") if name in item.fixturenames]
         if shared:
             item.add_marker(pytest.mark.xdist_group(shared[0]))
 
