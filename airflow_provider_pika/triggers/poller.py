@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 # Waiters that are due within this of each other are served together.
 MIN_TICK = 1.0
-# Reads under way at the same time, many times what the threads take: the rest is begun by later ticks, or thousands of
-# jobs that end at once would mean as many tasks that begin at once.
-MOST_READS = 400
+# Reads under way at the same time: more than the threads get done until the next tick, which begins the rest. Or
+# thousands of jobs that end at once would mean as many tasks that begin at once.
+MOST_READS = 200
 # A request that is answered at once arrived before its answer; a slow one is taken to have arrived within this.
 ARRIVAL = 1.0
 
