@@ -21,12 +21,13 @@ from weakref import WeakKeyDictionary
 from airflow_provider_pika import compat
 from airflow_provider_pika.api.callback import Ring
 from airflow_provider_pika.api.job import Job
-from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, Lines, PollOutcome, PollState, reads_beside_list
+from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, Lines, PollOutcome, PollState
 from airflow_provider_pika.callbacks.ear import Ear
 from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.triggers.async_hook import AsyncHook
 from airflow_provider_pika.triggers.blockers import Blockers
 from airflow_provider_pika.triggers.job_waiter import JobWaiter
+from airflow_provider_pika.triggers.job_waiters import JobWaiters
 from airflow_provider_pika.triggers.queue import ChannelQueues, QueueWaiter
 from airflow_provider_pika.triggers.running_list import RunningList
 from airflow_provider_pika.triggers.under_way import UnderWay
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 
 # Waiters that are due within this of each other are served together.
 MIN_TICK = 1.0
+# Reads under way at the same time: more than the threads get done until the next tick, which begins the rest. Or
+# thousands of jobs that end at once would mean as many tasks that begin at once.
+MOST_READS = 200
 # A request that is answered at once arrived before its answer; a slow one is taken to have arrived within this.
 ARRIVAL = 1.0
 
@@ -51,13 +55,14 @@ class SharedPoller:
         self._list = RunningList()
         self._ear: Ear | None = None
         self._lines = Lines()
-        self._jobs: dict[JobWaiter, None] = {}
+        self._jobs = JobWaiters()
         self._queues = ChannelQueues(self._lines)
         self._blockers = Blockers(self._hook, self._queues)
         # Set to let the loop see anew who is due; hurried, it does so without a pause since its last tick.
         self._wake = asyncio.Event()
         self._is_hurried = False
         self._last_tick = 0.0
+        self._wanted = 0.0
         self._under_way = UnderWay(self._wake.set)
         # In a context of its own: Airflow tells triggers' logs apart by context variables, and this is nobody's.
         self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
@@ -75,8 +80,10 @@ class SharedPoller:
         waiter = JobWaiter(state, self._lines)
         if self._ear and (ring := self._ear.heard_of(waiter.digest)):
             waiter.was_rung(ring)
-        self._jobs[waiter] = None
-        self._wake.set()
+        self._jobs.join(waiter)
+        # Thousands join one by one: only for who cannot wait for the next tick are all others seen through again.
+        if min(waiter.due, waiter.next_read(listed=self._list.is_there)) < self._wanted:
+            self._wake.set()
         # A deadline passes on time whatever the API, the connection or the other waiters do meanwhile.
         timer = asyncio.get_running_loop().call_later(waiter.overdue - time.time(), self._time_out, waiter)
         try:
@@ -87,7 +94,7 @@ class SharedPoller:
                 yield outcome
         finally:
             timer.cancel()
-            self._jobs.pop(waiter, None)
+            self._jobs.leave(waiter)
             self._leave()
 
     async def for_slot(
@@ -129,7 +136,7 @@ class SharedPoller:
 
     def _time_out(self, waiter: JobWaiter) -> None:
         if waiter in self._jobs:
-            del self._jobs[waiter]
+            self._jobs.leave(waiter)
             waiter.news.put_nowait(PollOutcome(timed_out=True, note=waiter.state.last))
 
     def _leave(self) -> None:
@@ -145,7 +152,7 @@ class SharedPoller:
             while await self._until_due():
                 self._last_tick = time.time()
                 if await self._connect():
-                    self._begin_due()
+                    await self._begin_due()
         except Exception as error:
             log.exception("The shared polls of connection %r failed", self._conn_id)
             for waiter in self._jobs:
@@ -166,9 +173,10 @@ class SharedPoller:
             if self._pollers.get(self._conn_id) is not self:
                 return False  # Everybody has left: a cancel can get lost in wait_for, and this would go on for nobody.
             # Whoever asked for this poller joins in a moment, if ever.
-            wanted = self._next_request() if self._jobs or self._queues else time.time() + MIN_POLL_INTERVAL
+            busy = self._jobs or self._queues
+            self._wanted = self._next_request() if busy else time.time() + MIN_POLL_INTERVAL
             tick = 0.0 if self._is_hurried else self._last_tick + MIN_TICK
-            due = max(wanted, self._hook.paused_until, tick)
+            due = max(self._wanted, self._hook.paused_until, tick)
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), max(0.0, due - time.time()))
@@ -196,7 +204,7 @@ class SharedPoller:
         now = time.time()
         log.warning("%s", failure)
         self._hook.paused_until = max(self._hook.paused_until, now + MIN_POLL_INTERVAL)
-        for waiter in list(self._jobs):
+        async for waiter in self._jobs.in_turn():
             if waiter.not_before <= now and min(waiter.due, waiter.next_read(listed=True)) <= now:
                 self._was_read(waiter, failure, now, now)
         # Nothing is known of the jobs in the way; a queue that stalls over it sends a worker to find out.
@@ -231,15 +239,19 @@ class SharedPoller:
         self._is_hurried = True
         self._wake.set()
 
-    def _begin_due(self) -> None:
+    async def _begin_due(self) -> None:
         now = time.time()
         if self._next_list() <= now:
             self._under_way.start(self._poll_list)
-        due = [waiter for waiter in self._jobs if waiter.next_read(listed=self._list.is_there) <= now]
-        for waiter in sorted(due, key=lambda waiter: waiter.state.deadline):
-            self._under_way.start(self._read, waiter.state.jobid)
         if not self._list.is_there and self._queues and now >= self._blockers.next:
             self._under_way.start(self._read_blockers)
+        # Each look at all who wait is a step of its own, so that others on this loop are not kept waiting by thousands.
+        await asyncio.sleep(0)
+        due = [waiter for waiter in self._jobs if waiter.next_read(listed=self._list.is_there) <= now]
+        due = [waiter for waiter in due if not self._under_way.has(self._read, waiter.state.jobid)]
+        for waiter in nsmallest(MOST_READS - len(self._under_way), due, key=lambda waiter: waiter.state.deadline):
+            self._under_way.start(self._read, waiter.state.jobid)
+        await asyncio.sleep(0)
 
     async def _poll_list(self) -> None:
         now = time.time()
@@ -247,31 +259,19 @@ class SharedPoller:
         if running is not None:
             await self._was_listed(running, now)
         elif not self._list.is_there:
-            self._spread_reads()
+            self._jobs.spread_reads(time.time())
         # Those who are gone from it, or who must do without it, are due now.
         self._hurry()
 
     async def _was_listed(self, running: frozenset[str], now: float) -> None:
         """Take in the list of running jobs, asked for at this time."""
-        ready = [waiter for waiter in self._jobs if waiter.not_before <= now]
-        few = reads_beside_list([now - waiter.read_at for waiter in self._jobs])
-        stale = set(nsmallest(few, ready, key=lambda waiter: waiter.read_at))
-        for count, waiter in enumerate(list(self._jobs)):
-            if count % 20 == 19:
-                # Others live on this loop too.
-                await asyncio.sleep(0)
+        stale = self._jobs.stale(now)
+        async for waiter in self._jobs.in_turn():
             if waiter.state.jobid in running and waiter not in stale:
                 waiter.was_listed(now)
             else:
                 waiter.wants_read = True
         self._queues.after_poll(running, time.time())
-
-    def _spread_reads(self) -> None:
-        """Spread those that are due at once over the interval: from here on each job is read at its own time."""
-        now = time.time()
-        due = [waiter for waiter in self._jobs if waiter.due <= now]
-        for number, waiter in enumerate(due):
-            waiter.due = now + number * waiter.state.interval / len(due)
 
     async def _read_blockers(self) -> None:
         await self._blockers.read_all({waiter.state.jobid for waiter in self._jobs})
@@ -280,15 +280,14 @@ class SharedPoller:
         try:
             read = await self._hook.get_job(jobid)
         except Exception as error:  # noqa: BLE001 - an unforeseen error strikes only those who wait for that job
-            for waiter in self._jobs:
-                if waiter.state.jobid == jobid:
-                    waiter.news.put_nowait(error)
+            for waiter in self._jobs.of_job(jobid):
+                waiter.news.put_nowait(error)
             return
         if not read:  # it is due again at a later tick
             return
         at, found = read
         arrived = min(time.time(), at + ARRIVAL)
-        for waiter in [waiter for waiter in self._jobs if waiter.state.jobid == jobid]:
+        for waiter in self._jobs.of_job(jobid):
             if waiter.earliest <= at:
                 self._was_read(waiter, found, at, arrived)
             else:
@@ -298,4 +297,4 @@ class SharedPoller:
 
     def _was_read(self, waiter: JobWaiter, found: Job | PikaError, at: float, arrived: float) -> None:
         if waiter.was_read(found, at, arrived):
-            del self._jobs[waiter]
+            self._jobs.leave(waiter)

@@ -19,6 +19,13 @@ class UnderWay:
         self._tasks: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._failure: BaseException | None = None
 
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def has(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: str) -> bool:
+        """Whether just that request is under way."""
+        return (work.__name__, *arguments) in self._tasks
+
     def start(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: str) -> None:
         """Begin a request, unless just that one is under way."""
         key = (work.__name__, *arguments)

@@ -35,9 +35,12 @@ BENCHES: dict[str, Callable[[], Section]] = {
     "queue": real_airflow.queue,
     "callbacks": callbacks.run,
     "thousand": thousand.run,
+    "ten-thousand": thousand.tenfold,
     "heard": thousand.heard,
     "transfer": transfer,
 }
+# Who asks for the first gets the others too.
+TOGETHER = {"thousand": ["ten-thousand"]}
 
 
 def main() -> int:
@@ -51,7 +54,8 @@ def main() -> int:
     # Ended from outside as by Ctrl-C: whatever was started ends first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     bad: list[str] = []
-    for name in asked.names or [name for name in BENCHES if name != "transfer" or find_spec("dev.bench.transfer")]:
+    names = asked.names or [name for name in BENCHES if name != "transfer" or find_spec("dev.bench.transfer")]
+    for name in dict.fromkeys(each for asked_for in names for each in (asked_for, *TOGETHER.get(asked_for, []))):
         print(f"== {name}", flush=True)
         began = time.monotonic()
         try:

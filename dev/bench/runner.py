@@ -1,5 +1,5 @@
 """
-Airflow's own trigger runner with a thousand triggers in it, without the rest of Airflow.
+Airflow's own trigger runner with thousands of triggers in it, without the rest of Airflow.
 
 The supervisor and the process with the event loop are Airflow's. Only what the supervisor reads from the
 database comes from here, by the methods that Airflow names for a supervisor without one.
@@ -108,7 +108,7 @@ def _task_instance(number: int) -> TaskInstanceDTO:
 
 def serve(pipe: Connection, logs: Path) -> None:
     """Be a trigger runner's supervisor, and meanwhile do what the bench asks for."""
-    supervisor = Supervisor.start(capacity=10_000)
+    supervisor = Supervisor.start(capacity=20_000)
     supervisor.prepare(logs)
     try:
         while True:
