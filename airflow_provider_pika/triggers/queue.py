@@ -71,16 +71,16 @@ class ChannelQueues:
     def after_poll(self, running: Collection[str], now: float) -> None:
         """Take in the list of running jobs; release those whose turn it is, first come, first served."""
         for channel, queue in self._queues.items():
-            waiters = self._ready(channel, now)
-            self._release(waiters[: queue.after_poll(running, waiting=len(waiters), now=now)])
+            queue.after_poll(running, now=now)
+            self._offer(channel, now)
             self._tell_places(channel, queue, now)
 
     def after_end(self, jobid: str, now: float) -> None:
         """Take in that a job was read as ended; release whoever takes its place."""
         for channel, queue in self._queues.items():
             if jobid in queue.blockers:
-                waiters = self._ready(channel, now)
-                self._release(waiters[: queue.after_end(jobid, waiting=len(waiters), now=now)])
+                queue.after_end(jobid, now=now)
+                self._offer(channel, now)
 
     def fail(self, error: Exception) -> None:
         """Tell all who wait that nobody polls for them any more."""
@@ -92,6 +92,11 @@ class ChannelQueues:
 
     def _ready(self, channel: str, now: float) -> list[QueueWaiter]:
         return [waiter for waiter in self._line(channel) if waiter.not_before <= now]
+
+    def _offer(self, channel: str, now: float) -> None:
+        queue, waiters = self._queues[channel], self._ready(channel, now)
+        slots = queue.offered(waiting=len(waiters), now=now)
+        self._release(waiters[: queue.settle(slots, waiting=len(waiters), now=now)])
 
     def _release(self, waiters: list[QueueWaiter]) -> None:
         for waiter in waiters:
