@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_pika.api.polling import MIN_RESCHEDULE
 from airflow_provider_pika.api.queue import (
+    LIST_LAG,
     MAX_SUBMIT_WAIT,
     RELEASE_TIMEOUT,
     STALL_TIMEOUT,
@@ -145,6 +146,77 @@ def test_a_queue_that_stalls_releases_somebody_to_find_out() -> None:
     assert [polled(queue, ["job:0"], waiting=3, now=110 + n * 10) for n in range(30)] == [0] * 30
     assert polled(queue, ["job:0"], waiting=3, now=110 + STALL_TIMEOUT) == 1
     assert polled(queue, ["job:0"], waiting=2, now=120 + STALL_TIMEOUT) == 0
+
+
+# Where another triggerer releases into the same channel
+
+
+def test_a_slot_another_triggerer_releases_for_is_followed_as_ones_own() -> None:
+    """The job that comes is that waiter's, and when it is gone its slot may be given here."""
+    queue = full()
+    queue.after_poll(TEN[1:], now=110)
+    assert queue.settle((), ["job:0"], waiting=30, now=110) == 0
+    assert polled(queue, [*TEN[1:], "job:new"], waiting=30, now=120) == 0
+    assert polled(queue, TEN[1:], waiting=30, now=130) == 1
+
+
+def test_a_job_that_came_before_the_slot_was_known_to_be_taken_is_that_waiters() -> None:
+    """The other one polled some seconds sooner: one list shows the old job gone and the new one there."""
+    queue = full()
+    queue.after_poll([*TEN[1:], "job:new"], now=110)
+    assert queue.settle((), ["job:0"], waiting=30, now=110) == 0
+    assert queue.blockers == {*TEN[1:], "job:new"}
+    assert polled(queue, TEN[1:], waiting=30, now=120) == 1
+
+
+def test_so_is_one_that_came_while_the_list_still_named_the_old_job() -> None:
+    queue = full()
+    queue.after_poll([*TEN, "job:new"], now=110)
+    queue.after_poll([*TEN[1:], "job:new"], now=120)
+    queue.settle((), ["job:0"], waiting=30, now=120)
+    assert queue.blockers == {*TEN[1:], "job:new"}
+
+
+@pytest.mark.parametrize("foreign", ["there long ago", "gone meanwhile"])
+def test_a_job_of_another_channel_is_not_taken_for_it(foreign: str) -> None:
+    queue = full()
+    queue.after_poll([*TEN, "foreign:1"], now=110)
+    later = 110 + LIST_LAG + 1 if foreign == "there long ago" else 120
+    queue.after_poll([*TEN[1:], *(["foreign:1"] if foreign == "there long ago" else [])], now=later)
+    queue.settle((), ["job:0"], waiting=30, now=later)
+    assert queue.blockers == set(TEN[1:])
+    assert len(queue.released) == 1
+
+
+def test_a_slot_that_another_triggerer_lost_is_offered_again_under_another_name() -> None:
+    queue = full()
+    queue.after_poll(TEN[1:], now=110)
+    queue.settle((), ["job:0"], waiting=30, now=110)
+    queue.after_poll(TEN[1:], now=110 + RELEASE_TIMEOUT)
+    assert queue.offered(waiting=30, now=110 + RELEASE_TIMEOUT) == ["job:0+"]
+
+
+def test_what_came_while_the_triggerers_agreed_counts() -> None:
+    """A 429 that names other jobs, a pause, or all who waited have left."""
+    full_again, paused, left = full(), full(), full()
+    for queue in (full_again, paused, left):
+        queue.after_poll(TEN[1:], now=110)
+        assert queue.offered(waiting=5, now=110) == ["job:0"]
+    full_again.rejected([*TEN[1:], "other:1"], at=111)
+    paused.rejected([], at=111, not_before=150)
+    assert full_again.settle(["job:0"], waiting=5, now=112) == 0
+    assert [paused.settle(["job:0"], waiting=5, now=now) for now in (112, 150)] == [0, 1]
+    assert [left.settle(["job:0"], waiting=waiting, now=112) for waiting in (0, 1)] == [0, 1]
+
+
+def test_a_queue_in_which_others_release_does_not_stall() -> None:
+    queue = full()
+    for step in range(60):
+        now = 110 + step * 10
+        blocker = min(queue.blockers)
+        queue.after_poll(queue.blockers - {blocker} | {f"new:{step}"}, now=now)
+        queue.settle((), [blocker], waiting=5, now=now)
+        assert queue.offered(waiting=5, now=now) == []
 
 
 # When to submit again after a 429
