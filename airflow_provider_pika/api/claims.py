@@ -89,6 +89,8 @@ class Share:
     """
 
     def __init__(self, line: str, runner: str) -> None:
+        # With this the keys begin that are asked for: those of other lines are none of its business.
+        self.prefix = f"{CLAIM_PREFIX}{line}:"
         self._line = line
         self._runner = runner
         self._told: float | None = None
@@ -128,7 +130,7 @@ class Share:
         self._told = head
         since = _NO_TIME if head is None else f"{head * 1000:.0f}"
         names = ".".join(map(_digest, slots))
-        return f"{CLAIM_PREFIX}{self._line}:{now * 1000:.0f}:{self._runner}:{since}:{names}"
+        return f"{self.prefix}{now * 1000:.0f}:{self._runner}:{since}:{names}"
 
     def won(self, keys: Iterable[str], slots: Collection[str]) -> set[str]:
         """Return which of the slots it has just claimed are its own, given all claims there are now."""

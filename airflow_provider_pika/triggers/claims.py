@@ -43,7 +43,7 @@ class SlotClaims:
     async def prepare(self) -> None:
         """Ask for the first time, which takes a process seconds, before anybody is to be released."""
         try:
-            await self._keys()
+            await self._keys(CLAIM_PREFIX)
             await self.prune()
         except Exception as error:  # noqa: BLE001 - whatever ails Airflow's API, each triggerer has a line of its own
             self._failed(error)
@@ -83,18 +83,18 @@ class SlotClaims:
         if channel not in self._shares:
             self._shares[channel] = Share(line_digest(self._conn_id, channel), self._runner)
         share = self._shares[channel]
-        look = share.look(await self._keys(), slots, head=places[0], now=time.time())
+        look = share.look(await self._keys(share.prefix), slots, head=places[0], now=time.time())
         if look.wanted or look.tells:
             stays = places[len(look.wanted) :]
             key = share.claim(look.wanted, head=stays[0] if stays else None, now=time.time())
             await _in_thread(compat.set_variable, key, "", _DESCRIPTION)
         if not look.wanted:
             return set(), look.taken
-        mine = share.won(await self._keys(), look.wanted)
+        mine = share.won(await self._keys(share.prefix), look.wanted)
         return mine, look.taken | (set(look.wanted) - mine)
 
-    async def _keys(self) -> list[str]:
-        self._known = await _in_thread(compat.variable_keys, CLAIM_PREFIX)
+    async def _keys(self, prefix: str) -> list[str]:
+        self._known = await _in_thread(compat.variable_keys, prefix)
         return self._known
 
     def _failed(self, error: Exception) -> None:
