@@ -56,14 +56,14 @@ class SharedPoller:
         self._ear: Ear | None = None
         self._lines = Lines()
         self._jobs = JobWaiters()
-        self._queues = ChannelQueues(self._lines)
-        self._blockers = Blockers(self._hook, self._queues)
         # Set to let the loop see anew who is due; hurried, it does so without a pause since its last tick.
         self._wake = asyncio.Event()
         self._is_hurried = False
         self._last_tick = 0.0
         self._wanted = 0.0
         self._under_way = UnderWay(self._wake.set)
+        self._queues = ChannelQueues(conn_id, self._lines, self._under_way.start)
+        self._blockers = Blockers(self._hook, self._queues)
         # In a context of its own: Airflow tells triggers' logs apart by context variables, and this is nobody's.
         self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
 

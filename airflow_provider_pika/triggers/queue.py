@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from airflow_provider_pika.api.callback import job_digest
 from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, Lines, Told
 from airflow_provider_pika.api.queue import ChannelQueue
+from airflow_provider_pika.triggers.claims import SlotClaims
 
 
 class QueueWaiter:
@@ -29,10 +31,14 @@ class ChannelQueues:
     The queues before the channels of one connection.
 
     :param lines: room in the logs, which its waiters share with the others of the connection
+    :param start: begins work that takes time, unless just that is under way
     """
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, conn_id: str, lines: Lines, start: Callable[..., None]) -> None:
         self._lines = lines
+        self._start = start
+        self._claims = SlotClaims(conn_id)
+        self._is_prepared = False
         self._waiters: dict[QueueWaiter, None] = {}
         self._queues: defaultdict[str, ChannelQueue] = defaultdict(ChannelQueue)
         self._rung: set[str] = set()
@@ -59,6 +65,10 @@ class ChannelQueues:
         """Let a trigger wait; the other arguments are those of :meth:`ChannelQueue.rejected`."""
         self._queues[waiter.channel].rejected(executing_jobs, at=at, not_before=not_before, again=again)
         self._waiters[waiter] = None
+        if not self._is_prepared and not self._claims.is_alone:
+            self._is_prepared = True
+            # In a context of its own: Airflow tells triggers' logs apart by context variables, and this is nobody's.
+            contextvars.Context().run(self._start, self._claims.prepare)
 
     def leave(self, waiter: QueueWaiter) -> None:
         """Forget a trigger that waits no more."""
@@ -71,16 +81,16 @@ class ChannelQueues:
     def after_poll(self, running: Collection[str], now: float) -> None:
         """Take in the list of running jobs; release those whose turn it is, first come, first served."""
         for channel, queue in self._queues.items():
-            waiters = self._ready(channel, now)
-            self._release(waiters[: queue.after_poll(running, waiting=len(waiters), now=now)])
+            queue.after_poll(running, now=now)
+            self._offer(channel, now)
             self._tell_places(channel, queue, now)
 
     def after_end(self, jobid: str, now: float) -> None:
         """Take in that a job was read as ended; release whoever takes its place."""
         for channel, queue in self._queues.items():
             if jobid in queue.blockers:
-                waiters = self._ready(channel, now)
-                self._release(waiters[: queue.after_end(jobid, waiting=len(waiters), now=now)])
+                queue.after_end(jobid, now=now)
+                self._offer(channel, now)
 
     def fail(self, error: Exception) -> None:
         """Tell all who wait that nobody polls for them any more."""
@@ -92,6 +102,33 @@ class ChannelQueues:
 
     def _ready(self, channel: str, now: float) -> list[QueueWaiter]:
         return [waiter for waiter in self._line(channel) if waiter.not_before <= now]
+
+    def _offer(self, channel: str, now: float) -> None:
+        """Release for the free slots: at once, or when the other triggerers have been asked for theirs."""
+        slots = self._queues[channel].offered(waiting=len(self._ready(channel, now)), now=now)
+        if any(slots) and not self._claims.is_alone:
+            self._start(self._agree, channel)
+        elif slots:
+            self._settle(channel, set(slots), set())
+
+    async def _agree(self, channel: str) -> None:
+        while True:
+            now = time.time()
+            waiters = self._ready(channel, now)
+            slots = self._queues[channel].offered(waiting=len(waiters), now=now)
+            if not slots:
+                break
+            mine, others = await self._claims.share(channel, slots, [waiter.since for waiter in waiters])
+            if not mine and not others:
+                break
+            self._settle(channel, mine, others)
+        self._start(self._claims.prune)
+
+    def _settle(self, channel: str, mine: set[str], others: set[str]) -> None:
+        now, queue = time.time(), self._queues[channel]
+        waiters = self._ready(channel, now)
+        self._release(waiters[: queue.settle(mine, others, waiting=len(waiters), now=now)])
+        self._tell_places(channel, queue, now)
 
     def _release(self, waiters: list[QueueWaiter]) -> None:
         for waiter in waiters:

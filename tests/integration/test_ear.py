@@ -35,11 +35,14 @@ class Bells:
         self.keys.append(bell_key(self.clock.time(), jobid))
 
     def ask(self, prefix: str) -> list[str]:
-        assert prefix == BELL_PREFIX
-        self.asked.append(self.clock.time())
+        if prefix == BELL_PREFIX:
+            self.asked.append(self.clock.time())
         if self.fails:
             raise RuntimeError("the api-server is away")
-        return sorted(self.keys)
+        return sorted(key for key in self.keys if key.startswith(prefix))
+
+    def set(self, key: str, *_: str) -> None:
+        self.keys.append(key)
 
 
 @pytest.fixture
@@ -47,6 +50,9 @@ def bells(pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.Monke
     """Let the service call back for ``pika_called``, on an Airflow that lists the keys of Variables."""
     bells = Bells(clock)
     monkeypatch.setattr(compat, "variable_keys", bells.ask)
+    # Triggerers agree by Variables too on whom to release.
+    monkeypatch.setattr(compat, "set_variable", bells.set)
+    monkeypatch.setattr(compat, "delete_variable", bells.keys.remove)
     monkeypatch.setattr(compat, "has_variable_keys", lambda: True)
     about = {**pika_emulator.connection, "extra": {"callback_url": "http://127.0.0.1:9"}}
     monkeypatch.setenv("AIRFLOW_CONN_PIKA_CALLED", json.dumps(about))
