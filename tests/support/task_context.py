@@ -12,7 +12,7 @@ import contextvars
 import importlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -40,6 +40,12 @@ except ImportError:  # Airflow 3.1
 
 # A wait that never ends must not hang the tests.
 MOST_LEGS = 150
+
+
+def smallest_gap(times: Sequence[float]) -> float | None:
+    """Return the shortest time between two polls, to half a second: a busy machine starts the asking thread late."""
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    return round(min(gaps) * 2) / 2 if gaps else None
 
 
 class Clock(LeapingClock):
@@ -80,9 +86,7 @@ class Clock(LeapingClock):
         return polls
 
     def smallest_gap(self) -> float | None:
-        gaps = [later - earlier for times in self.polls().values() for earlier, later in pairwise(times)]
-        # To half a second: a request is noted in a thread, which a busy machine starts late.
-        return round(min(gaps) * 2) / 2 if gaps else None
+        return min(filter(None, map(smallest_gap, self.polls().values())), default=None)
 
 
 class Store:
