@@ -54,6 +54,11 @@ class Ear:
                 del _ears[loop]
             self._task.cancel()
 
+    @property
+    def rings(self) -> list[Ring]:
+        """All bells that can be heard."""
+        return self._bells.rings
+
     def heard_of(self, digest: str) -> Ring | None:
         """Return the newest bell for a job, as :func:`~airflow_provider_pika.api.callback.job_digest` names it."""
         return self._bells.of_job(digest)

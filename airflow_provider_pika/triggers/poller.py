@@ -14,7 +14,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from heapq import nsmallest
 from weakref import WeakKeyDictionary
 
@@ -119,6 +119,9 @@ class SharedPoller:
         """
         waiter = QueueWaiter(channel, since)
         self._queues.join(waiter, executing_jobs, at=rejected_at, not_before=not_before, again=again)
+        if self._ear:
+            # A job in the way may have ended, and been called about, between the 429 and now.
+            self._hear_of_blockers({ring.job for ring in self._ear.rings})
         self._wake.set()
         end = time.time() + timeout
         try:
@@ -223,17 +226,20 @@ class SharedPoller:
         """
         Take in that the service has called: whose job it is about reads it at once.
 
-        A queue reads the job in its way that was called about, once: the list would cost as much, and may still name it
-        for a minute. What is called about jobs that nobody here waits for is somebody else's.
+        What is called about jobs that nobody here waits for is somebody else's.
         """
         newest = {ring.job: ring for ring in rings}
         rung = [waiter for waiter in self._jobs if waiter.digest in newest]
         for waiter in rung:
             waiter.was_rung(newest[waiter.digest])
-        for jobid in self._queues.rung_blockers(newest.keys() - {waiter.digest for waiter in rung}):
-            self._under_way.start(self._blockers.read, jobid)
+        self._hear_of_blockers(newest.keys() - {waiter.digest for waiter in rung})
         if rung:
             self._hurry()
+
+    def _hear_of_blockers(self, digests: Collection[str]) -> None:
+        """Read the jobs in a queue's way that were called about, once: the list may still name them for a minute."""
+        for jobid in self._queues.rung_blockers(digests):
+            self._under_way.start(self._blockers.read, jobid)
 
     def _hurry(self) -> None:
         self._is_hurried = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -67,8 +66,7 @@ class ChannelQueues:
         self._waiters[waiter] = None
         if not self._is_prepared and not self._claims.is_alone:
             self._is_prepared = True
-            # In a context of its own: Airflow tells triggers' logs apart by context variables, and this is nobody's.
-            contextvars.Context().run(self._start, self._claims.prepare)
+            self._start(self._claims.prepare)
 
     def leave(self, waiter: QueueWaiter) -> None:
         """Forget a trigger that waits no more."""

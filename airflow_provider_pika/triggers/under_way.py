@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -30,7 +31,8 @@ class UnderWay:
         """Begin a request, unless just that one is under way."""
         key = (work.__name__, *arguments)
         if key not in self._tasks:
-            task = self._tasks[key] = asyncio.ensure_future(work(*arguments))
+            # In a context of its own: Airflow tells triggers' logs apart by context variables, and this is nobody's.
+            task = self._tasks[key] = contextvars.Context().run(asyncio.ensure_future, work(*arguments))
             task.add_done_callback(lambda _: self._ended(key))
 
     def check(self) -> None:

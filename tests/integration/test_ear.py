@@ -220,6 +220,28 @@ def test_a_slot_that_a_called_about_job_frees_is_given_at_once(
     assert len(reads(clock)) == 1
 
 
+def test_a_slot_whose_job_was_called_about_before_one_stood_in_line_is_given_as_soon_as_may_be(
+    pika_emulator: EmulatorClient, clock: Clock, bells: Bells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended between the 429 and the trigger's start; the list that still named it was believed for a minute."""
+    blocker, other = job_of(pika_emulator, 1), job_of(pika_emulator, 5000)
+    monkeypatch.setattr(PikaHook, "list_jobs", lambda hook: [blocker, other])
+    waited = []
+
+    async def join_late() -> None:
+        watching = asyncio.ensure_future(events_of(watcher(other, clock)))
+        await asyncio.sleep(10)
+        bells.ring(blocker)
+        await asyncio.sleep(2)
+        joined = clock.time()
+        await asyncio.wait_for(events_of(in_queue(blocker, clock)), 120)
+        waited.append(clock.time() - joined)
+        watching.cancel()
+
+    run_leaping(join_late(), clock)
+    assert 10 <= waited[0] <= 22
+
+
 def test_a_forged_call_about_a_job_in_the_way_releases_nobody(
     pika_emulator: EmulatorClient, clock: Clock, bells: Bells
 ) -> None:
