@@ -12,6 +12,8 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL
+
 CLAIM_PREFIX = "pika_slot:"
 # Seconds for which a claim can be read: until every triggerer has seen its slot free, though the list is late or fails.
 CLAIM_AGE = 600.0
@@ -20,7 +22,10 @@ MOST_SLOTS = 12
 # A slot is left to a triggerer whose first waiter has waited so much longer than one's own ...
 HEAD_START = 60.0
 # ... for so long: in this time each of them polls once.
-LEFT_FOR = 10.0
+LEFT_FOR = MIN_POLL_INTERVAL
+# Where two poll within so many seconds of each other, one of them comes to poll halfway between the other's polls:
+# triggerers that got their waiters at the same moment would see each free slot together, and late.
+CLOSE = MIN_POLL_INTERVAL / 4
 # Digits of milliseconds: what is longer is no time.
 _TIME_LIMIT = 15
 _NO_TIME = "-"
@@ -51,11 +56,13 @@ class Look(NamedTuple):
     :param taken: slots that others have claimed
     :param wanted: slots to claim now
     :param tells: whether to tell the others of one's own first waiter, because theirs came much later
+    :param put_off: seconds by which the next poll is better put off, so that it comes between the others'
     """
 
     taken: set[str]
     wanted: list[str]
     tells: bool
+    put_off: float = 0.0
 
 
 def line_digest(conn_id: str, channel: str) -> str:
@@ -78,6 +85,16 @@ def read_claim(key: str) -> Claim | None:
 def old_claims(keys: Iterable[str], now: float) -> list[str]:
     """Return the keys of those claims that nobody needs any more, of whichever line and triggerer."""
     return [key for key in keys if (claim := read_claim(key)) and claim.at < now - CLAIM_AGE]
+
+
+def put_off(gap: float) -> float:
+    """
+    Return by how many seconds to put off the next poll where another triggerer has polled so much earlier, if at all.
+
+    The clocks of two hosts differ: the gap is then a wrong one, and so is the time between the polls, no more.
+    """
+    earlier, half = gap % MIN_POLL_INTERVAL, MIN_POLL_INTERVAL / 2
+    return 0.0 if abs(earlier - half) <= half - CLOSE else (half - earlier) % MIN_POLL_INTERVAL
 
 
 class Share:
@@ -119,7 +136,9 @@ class Share:
             # It is dead, or its line is empty: it is waited for again when it claims again.
             self._unheeded |= ahead
         behind = any(claim.head is not None and claim.head > head + HEAD_START for claim in newest)
-        return Look(taken, wanted[:MOST_SLOTS], bool(taken) and behind and head != self._told)
+        gaps = [now - claim.at for claim in others if claim.slots & set(map(_digest, taken))]
+        tells = bool(taken) and behind and head != self._told
+        return Look(taken, wanted[:MOST_SLOTS], tells, put_off(min(gaps)) if gaps else 0.0)
 
     def claim(self, slots: Sequence[str], *, head: float | None, now: float) -> str:
         """

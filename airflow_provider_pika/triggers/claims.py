@@ -7,10 +7,10 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_pika import compat
-from airflow_provider_pika.api.claims import CLAIM_PREFIX, Share, line_digest, old_claims
+from airflow_provider_pika.api.claims import CLAIM_PREFIX, Share, line_digest, old_claims, put_off
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,20 @@ ALONE_FOR = 300.0
 # Old claims that one claim removes at most: more than it makes, and few enough to be no burden.
 _PRUNED = 10
 _DESCRIPTION = "A triggerer has released a Pika task for a freed slot. Read by the other triggerers, removed later on."
+
+
+class Shares(NamedTuple):
+    """
+    What came of asking the other triggerers.
+
+    :param mine: slots that are this triggerer's to give now
+    :param others: slots that others give
+    :param put_off: seconds by which the next poll is better put off
+    """
+
+    mine: set[str]
+    others: set[str]
+    put_off: float = 0.0
 
 
 class SlotClaims:
@@ -48,11 +62,11 @@ class SlotClaims:
         except Exception as error:  # noqa: BLE001 - whatever ails Airflow's API, each triggerer has a line of its own
             self._failed(error)
 
-    async def share(self, channel: str, slots: Sequence[str], places: Sequence[float]) -> tuple[set[str], set[str]]:
+    async def share(self, channel: str, slots: Sequence[str], places: Sequence[float]) -> Shares:
         """
-        Return which of these slots are this triggerer's to give now, and which are others'.
+        Return which of these slots are whose.
 
-        The rest is left to others for a while, because their first waiter has waited longer.
+        Those that are nobody's are left to others for a while, because their first waiter has waited longer.
 
         :param slots: free slots by name, those without a name being known here only
         :param places: since when those wait whose turn it is here, the first one first
@@ -60,16 +74,16 @@ class SlotClaims:
         named = [slot for slot in slots if slot]
         own = set(slots) - set(named)
         if not named or self.is_alone:
-            return set(slots), set()
+            return Shares(set(slots), set())
         try:
-            mine, others = await asyncio.wait_for(self._share(channel, named, places), CLAIM_TIME)
+            shares = await asyncio.wait_for(self._share(channel, named, places), CLAIM_TIME)
         except Exception as error:  # noqa: BLE001 - whatever ails Airflow's API, each triggerer has a line of its own
             self._failed(error)
-            return set(slots), set()
+            return Shares(set(slots), set())
         if self._has_failed:
             self._has_failed = False
             log.info("The triggerers agree again on whom to release from the queue.")
-        return own | mine, others
+        return shares._replace(mine=own | shares.mine)
 
     async def prune(self) -> None:
         """Remove old claims, whoever made them."""
@@ -79,7 +93,7 @@ class SlotClaims:
         except Exception as error:  # noqa: BLE001 - as above
             self._failed(error)
 
-    async def _share(self, channel: str, slots: list[str], places: Sequence[float]) -> tuple[set[str], set[str]]:
+    async def _share(self, channel: str, slots: list[str], places: Sequence[float]) -> Shares:
         if channel not in self._shares:
             self._shares[channel] = Share(line_digest(self._conn_id, channel), self._runner)
         share = self._shares[channel]
@@ -89,9 +103,10 @@ class SlotClaims:
             key = share.claim(look.wanted, head=stays[0] if stays else None, now=time.time())
             await _in_thread(compat.set_variable, key, "", _DESCRIPTION)
         if not look.wanted:
-            return set(), look.taken
+            return Shares(set(), look.taken, look.put_off)
         mine = share.won(await self._keys(share.prefix), look.wanted)
-        return mine, look.taken | (set(look.wanted) - mine)
+        lost = set(look.wanted) - mine
+        return Shares(mine, look.taken | lost, put_off(0.0) if lost else look.put_off)
 
     async def _keys(self, prefix: str) -> list[str]:
         self._known = await _in_thread(compat.variable_keys, prefix)

@@ -38,6 +38,7 @@ class ChannelQueues:
         self._start = start
         self._claims = SlotClaims(conn_id)
         self._is_prepared = False
+        self._polled_at = self._put_off_to = 0.0
         self._waiters: dict[QueueWaiter, None] = {}
         self._queues: defaultdict[str, ChannelQueue] = defaultdict(ChannelQueue)
         self._rung: set[str] = set()
@@ -74,10 +75,14 @@ class ChannelQueues:
 
     def dues(self) -> list[float]:
         """Return when the waiters next want the list of running jobs."""
-        return [max(waiter.not_before, self._queues[waiter.channel].not_before) for waiter in self._waiters]
+        return [
+            max(waiter.not_before, self._queues[waiter.channel].not_before, self._put_off_to)
+            for waiter in self._waiters
+        ]
 
     def after_poll(self, running: Collection[str], now: float) -> None:
         """Take in the list of running jobs; release those whose turn it is, first come, first served."""
+        self._polled_at = now
         for channel, queue in self._queues.items():
             queue.after_poll(running, now=now)
             self._offer(channel, now)
@@ -116,10 +121,13 @@ class ChannelQueues:
             slots = self._queues[channel].offered(waiting=len(waiters), now=now)
             if not slots:
                 break
-            mine, others = await self._claims.share(channel, slots, [waiter.since for waiter in waiters])
-            if not mine and not others:
+            shares = await self._claims.share(channel, slots, [waiter.since for waiter in waiters])
+            # Who has just heard of an end by the service's call knows nothing of when others poll.
+            if shares.put_off and now - self._polled_at < 1:
+                self._put_off_to = self._polled_at + MIN_POLL_INTERVAL + shares.put_off
+            if not shares.mine and not shares.others:
                 break
-            self._settle(channel, mine, others)
+            self._settle(channel, shares.mine, shares.others)
         self._start(self._claims.prune)
 
     def _settle(self, channel: str, mine: set[str], others: set[str]) -> None:

@@ -1,0 +1,33 @@
+"""A full queue before two triggerers: as many worker starts as one of them alone would need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from airflow_provider_pika.api.claims import CLAIM_PREFIX, read_claim
+from airflow_provider_pika.emulator.client import EmulatorClient
+from dev.harness.local_airflow import LocalAirflow
+from tests.support.stories import Story
+
+SUBMITS = 16
+
+
+def test_a_freed_slot_releases_one_waiter_of_two_triggerers(
+    start_airflow: Callable[..., LocalAirflow], emulator: EmulatorClient
+) -> None:
+    """Who waits in line is refused once, when he comes, and starts twice; one more is allowed for a coincidence."""
+    emulator.configure(seconds=20, max_jobs=4)
+    airflow = start_airflow(triggerers=2)
+    story = Story(airflow, emulator, "mapped_in_line", "one line", count=SUBMITS)
+    story.ends(timeout=300)
+    counters = emulator.counters()
+    assert len(counters["jobs"]) == SUBMITS
+    journal = airflow.db.journal(story.dag_id, story.run_id, "submit")
+    in_line = {change.map_index for change in journal if change.state == "deferred"}
+    assert len(in_line) >= SUBMITS // 2
+    refused = counters["submits"]["refused"]["429"]
+    assert refused <= len(in_line) + 1
+    assert airflow.db.worker_starts(story.dag_id, story.run_id, "submit") <= SUBMITS + len(in_line) + 1
+    keys = airflow.db.sql("SELECT key FROM variable WHERE key LIKE ?", (f"{CLAIM_PREFIX}%",))
+    claims = [read_claim(row["key"]) for row in keys]
+    assert len({claim.runner for claim in claims if claim}) == 2, "both triggerers had waiters"
