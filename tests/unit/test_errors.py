@@ -305,8 +305,10 @@ def everything_that_can_be_said() -> Iterator[tuple[commands.Call, PikaError]]:
                 yield call, errors.lost(call, ROOT, "reset by peer", left=left, cut=cut)
     for status in ("failed", "moderated", "cancelled", "lost"):
         yield READ, errors.job_failed(Job("job:1", status, {"error": "E."}), ROOT)
-    lost = PikaUnknownOutcomeError("said", foreign=True)
-    yield SUBMIT, errors.wrong_root(ROOT, lost)
+    lost = refusal(SUBMIT, answer(501, HTML))
+    assert isinstance(lost, PikaUnknownOutcomeError)
+    for check in (answer(501, HTML), answer(404, {"detail": "Not Found"}), answer(200, "OK")):
+        yield SUBMIT, errors.wrong_root(ROOT, lost, check)
 
 
 def test_every_message_there_is_has_the_shape_a_reader_looks_for() -> None:
@@ -336,9 +338,18 @@ def test_a_connection_that_leads_to_another_server_is_told_that_its_root_url_loo
 ) -> None:
     found = answer(status, body)
     assert not is_apis(found)
-    if status != 501:
-        message = str(refusal(CHECK, found, errors.read_object))
-        assert message.startswith(f"The root URL {URL} of the connection 'films' looks wrong (HTTP {status}): ")
+    message = str(refusal(CHECK, found, errors.read_object))
+    assert message.startswith(f"The root URL {URL} of the connection 'films' looks wrong (HTTP {status}): ")
+
+
+def test_a_submit_at_a_wrong_root_url_says_what_was_found_there_and_speaks_of_no_paid_job() -> None:
+    """Nobody who has just mistyped the host is to look for a paid job; the clear that makes one is what works."""
+    lost = refusal(SUBMIT, answer(501, HTML))
+    assert isinstance(lost, PikaUnknownOutcomeError)
+    message = str(errors.wrong_root(ROOT, lost, answer(404, {"detail": "Not Found"})))
+    assert "neither the submit (HTTP 501) nor GET /v2/account (HTTP 404: JSON of another shape: " in message
+    assert "may have been made" not in message
+    assert "Once the host is right, clear the task" in message
 
 
 @pytest.mark.parametrize(
