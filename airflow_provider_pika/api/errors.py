@@ -336,7 +336,7 @@ def _error(
 
 
 def _asked(call: Call, root: Root) -> str:
-    return f"(asked to {call.purpose}: {call.method} {root.base_url}{call.target})"
+    return f"(asked to {call.purpose}: {call.method} {root.base_url}{call.shown_target})"
 
 
 def _text_of(value: Any) -> str | None:

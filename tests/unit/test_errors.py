@@ -276,7 +276,7 @@ def test_a_message_says_the_cause_first_what_to_do_next_and_the_call_last(
 ) -> None:
     message = str(refusal(call, answer(status, {"error": "the words", "errorDetails": "more words"})))
     assert message.startswith(headline)
-    assert message.endswith(f"(asked to {call.purpose}: {call.method} {URL}{call.target})")
+    assert message.endswith(f"(asked to {call.purpose}: {call.method} {URL}{call.shown_target})")
     assert len(message) > len(headline) + len(call.target) + 60
 
 
@@ -320,13 +320,14 @@ def test_every_message_there_is_has_the_shape_a_reader_looks_for() -> None:
         assert re.match(r"[A-Z][A-Za-z' ]+( \(|: )|The root URL http", message), message
         assert not message.lower().startswith("asked"), message
         assert "job job:" not in message.lower(), message
+        assert not call.jobid or message.count(call.jobid) == 1, message
         assert not re.search(r"\.\.|  |\{(conn|option)", message), message
         if isinstance(error, (PikaAuthError, PikaPaymentError)) or "host" in message or "root URL" in message:
             assert "the connection 'films'" in message, message
         if "airflow pika" in message:
             assert "--conn-id films" in message, message
         if "looks wrong: neither" not in message:
-            assert message.endswith(f"(asked to {call.purpose}: {call.method} {URL}{call.target})"), message
+            assert message.endswith(f"(asked to {call.purpose}: {call.method} {URL}{call.shown_target})"), message
 
 
 @pytest.mark.parametrize(
@@ -553,7 +554,7 @@ def test_a_lost_call_is_unknown_only_if_it_is_a_submit_that_left(
     assert type(error) is kind
     assert (error.status, error.error, error.details, error.jobid) == (None, None, None, call.jobid)
     assert "reset by peer" in str(error)
-    assert f"{call.method} {URL}{call.target}" in str(error)
+    assert f"{call.method} {URL}{call.shown_target}" in str(error)
 
 
 def test_a_submit_that_may_have_made_a_job_says_so() -> None:
@@ -575,7 +576,7 @@ def test_a_job_that_ended_badly_is_told_in_the_apis_words(status: str) -> None:
     assert type(error) is PikaJobFailedError
     assert (error.error, error.details, error.jobid) == ("E", "D", "job:1")
     assert str(error).startswith(f"{status.capitalize()}: E: D: C. ")
-    assert str(error).endswith(f"(asked to read job:1: GET {URL}/v1/pika/jobs/?jobid=job%3A1)")
+    assert str(error).endswith(f"(asked to read the job: GET {URL}/v1/pika/jobs/?jobid=job:1)")
 
 
 @pytest.mark.parametrize(
@@ -594,7 +595,7 @@ def test_a_job_that_ended_badly_comes_with_what_can_be_done(status: str, advice:
 
 def test_a_job_that_ended_badly_is_told_without_a_root_url_too() -> None:
     error = errors.job_failed(Job("job:1", "failed", {}), errors.Root("", "films"))
-    assert str(error).endswith("(asked to read job:1: GET /v1/pika/jobs/?jobid=job%3A1)")
+    assert str(error).endswith("(asked to read the job: GET /v1/pika/jobs/?jobid=job:1)")
 
 
 @pytest.mark.parametrize(
