@@ -59,10 +59,13 @@ _ADVICE: dict[type[PikaError], str] = {
     PikaAuthError: "Put a valid API token into the password of {conn}.",
     PikaPaymentError: "Renew the useapi.net subscription of the API token in {conn}: it is missing or has expired.",
     PikaModeratedError: "Change the message, the prompt or the image: the same input will be refused again.",
-    PikaNotFoundError: "The job may be older than the 31 days the service keeps it, or belong to another API token.",
+    PikaNotFoundError: (
+        "The job may be older than the 31 days the service keeps it, or belong to another API token than that of"
+        " {conn}."
+    ),
     PikaQueueFullError: "The channel runs as many jobs as it may and no job was made: submit again later.",
     PikaRateLimitedError: "The service asks for a pause and no job was made by this call: try again later.",
-    PikaRequestError: "Change the request: a retry cannot help.",
+    PikaRequestError: "Change the request, or the settings of {conn}: a retry cannot help.",
     PikaUnavailableError: "This may pass: try again later.",
     PikaUnknownOutcomeError: _MAY_EXIST,
 }

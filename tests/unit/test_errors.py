@@ -322,8 +322,9 @@ def test_every_message_there_is_has_the_shape_a_reader_looks_for() -> None:
         assert "job job:" not in message.lower(), message
         assert not call.jobid or message.count(call.jobid) == 1, message
         assert not re.search(r"\.\.|  |\{(conn|option)", message), message
-        if isinstance(error, (PikaAuthError, PikaPaymentError)) or "host" in message or "root URL" in message:
-            assert "the connection 'films'" in message, message
+        told = message.rpartition(" (asked to ")[0] or message
+        if any(word in told for word in ("token", "host", "root URL", "setting", "subscription")):
+            assert "the connection 'films'" in told, message
         if "airflow pika" in message:
             assert "--conn-id films" in message, message
         if "looks wrong: neither" not in message:
