@@ -65,7 +65,7 @@ test-next: .venvs/next/.ready ## Unit and integration tests and the main job on 
 .PHONY: docs
 docs: .venv/.ready ## The site, to docs/_build/html; a warning is an error, and nothing is fetched
 	@echo "== docs"
-	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env docs docs/_build/html
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env -d docs/_build/doctrees docs docs/_build/html
 
 .PHONY: lint
 lint: .venv/.ready ## Ruff: rules and format

@@ -6,6 +6,8 @@ Imported at every start of ``airflow``, so whatever is heavy is imported within 
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from airflow_provider_pika.api.job import Job
+    from airflow_provider_pika.exceptions import PikaError
     from airflow_provider_pika.hooks.pika import PikaHook
 
 _CONN_ID = Arg(
@@ -33,9 +36,9 @@ def pika_commands() -> list[GroupCommand]:
             func=lazy_load_command(f"{_HERE}.jobs"),
             args=(_CONN_ID, ARG_OUTPUT, ARG_VERBOSE),
             epilog=(
-                "reply_ref is what a job was submitted with. The provider's own is random and names no task, so that"
-                " nothing leaks; a task's reply_ref such as '{{ dag.dag_id }}/{{ run_id }}/{{ task.task_id }}' says"
-                " whose the job is. In a task's log and XCom the jobid tells it too."
+                "task is the dag, the run and the task that submitted the job, as this Airflow remembers (3.3 and"
+                " later, where its database is at hand); empty for a job of somebody else. reply_ref is what the job"
+                " was submitted with: the provider's own is random and names no task, so that nothing leaks."
             ),
         ),
         ActionCommand(
@@ -62,9 +65,12 @@ def pika_commands() -> list[GroupCommand]:
 
 def jobs(args: Namespace) -> None:
     """List the running jobs."""
+    from airflow_provider_pika.exceptions import PikaError
 
     def work(hook: PikaHook) -> None:
-        rows = [_row(job) for jobid in hook.list_jobs() if (job := _read(hook, jobid))]
+        found = {jobid: job for jobid in hook.list_jobs() if (job := _read(hook, jobid))}
+        tasks = _tasks_of([job for job in found.values() if not isinstance(job, PikaError)])
+        rows = [_row(jobid, job, tasks.get(jobid, "")) for jobid, job in found.items()]
         _show(args, rows, nothing="No job runs.")
 
     _run(args, work)
@@ -74,7 +80,9 @@ def job(args: Namespace) -> None:
     """Show one job."""
 
     def work(hook: PikaHook) -> None:
-        found = hook.get_job(args.jobid).public()
+        read = hook.get_job(args.jobid)
+        task = _tasks_of([read]).get(read.jobid)
+        found = ({"task": task} if task else {}) | read.public()
         if args.output in ("table", "plain"):
             _show(args, [{"field": key, "value": value} for key, value in found.items()])
         else:
@@ -133,27 +141,70 @@ def _run(args: Namespace, work: Callable[[PikaHook], None]) -> None:
     suppress_logs_and_warning(command)(args)
 
 
-def _read(hook: PikaHook, jobid: str) -> Job | None:
-    from airflow_provider_pika.exceptions import PikaNotFoundError
+def _read(hook: PikaHook, jobid: str) -> Job | PikaError | None:
+    """Read a listed job; one that cannot be read must not hide the others."""
+    from airflow_provider_pika.exceptions import PikaError, PikaNotFoundError
 
     try:
         return hook.get_job(jobid)
     except PikaNotFoundError:
         # Listed a moment before it can be read, or after it has ended.
         return None
+    except PikaError as error:
+        return error
 
 
-def _row(job: Job) -> dict[str, Any]:
-    told = job.raw
+def _row(jobid: str, job: Job | PikaError, task: str) -> dict[str, Any]:
+    from airflow_provider_pika.exceptions import PikaError
+
+    told: dict[str, Any] = {} if isinstance(job, PikaError) else job.raw
     return {
-        "jobid": job.jobid,
-        "status": job.status,
+        "jobid": jobid,
+        # Of an error its cause, which comes first.
+        "status": str(job).partition(". ")[0] if isinstance(job, PikaError) else job.status,
         "age": _age(told.get("created")),
+        "task": task,
         "command": str(told.get("verb") or "").removeprefix("pika-"),
         "prompt": told.get("prompt") or "",
         "channel": told.get("channel") or "",
         "reply_ref": told.get("replyRef") or "",
     }
+
+
+def _tasks_of(jobs: list[Job]) -> dict[str, str]:
+    """Return which task submitted a job, by its jobid, as far as Airflow's database tells it."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from airflow_provider_pika.api.recovery import Record
+    from airflow_provider_pika.compat import stored_values
+    from airflow_provider_pika.store import SUBMIT_KEY
+
+    # Before its answer has come a submit is remembered by its reference, and from then on by its jobid.
+    names = {job.jobid: (job.jobid, str(job.raw.get("replyRef") or "")) for job in jobs}
+    # As they stand within a JSON text.
+    holding = {json.dumps(name)[1:-1] for both in names.values() for name in both if name}
+    if not holding:
+        return {}
+    try:
+        values = stored_values(SUBMIT_KEY, holding)
+    except SQLAlchemyError as error:
+        print(
+            f"Whose the jobs are is not shown: Airflow's database cannot be read ({type(error).__name__}).",
+            file=sys.stderr,
+        )
+        return {}
+    found: dict[str, str] = {}
+    for value in values:
+        try:
+            record = Record.from_json(json.loads(value.text))
+        except (TypeError, ValueError):
+            # A state store backend of the workers' own keeps but a reference here.
+            continue
+        which = f"[{value.map_index}]" if value.map_index >= 0 else ""
+        for jobid, (_, reply_ref) in names.items():
+            if record.jobid == jobid or (not record.jobid and reply_ref and record.reply_ref == reply_ref):
+                found.setdefault(jobid, f"{value.dag_id} / {value.run_id} / {value.task_id}{which}")
+    return found
 
 
 def _age(created: object) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.sdk import BaseOperator
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from airflow.sdk.configuration import conf
     from airflow.sdk.exceptions import (
         AirflowFailException,
@@ -48,9 +50,50 @@ __all__ = [
     "has_variable_keys",
     "set_variable",
     "stats",
+    "stored_values",
     "variable_keys",
     "why_a_worker_must_end",
 ]
+
+
+class StoredValue(NamedTuple):
+    """
+    What a task keeps in Airflow's task state store.
+
+    :param map_index: -1 of a task that is not mapped
+    :param text: the value as it was written, JSON
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    text: str
+
+
+def stored_values(key: str, holding: Collection[str]) -> list[StoredValue]:
+    """
+    Return what tasks keep under a key, of all runs, last written first; none below Airflow 3.3, which has no store.
+
+    Asks Airflow's database itself, so neither a worker nor a triggerer can.
+
+    :param holding: only values that have at least one of these texts in them
+    :raises SQLAlchemyError: when there is no database, or one that cannot be read
+    """
+    try:
+        from airflow.models.task_state_store import TaskStateStoreModel as Row
+    except ImportError:
+        return []
+    from airflow.utils.session import create_session
+    from sqlalchemy import or_, select
+
+    rows: Any = Row  # Airflow 3.4 has renamed a column.
+    map_index = rows.map_index if hasattr(rows, "map_index") else rows.region_index
+    columns = rows.dag_id, rows.run_id, rows.task_id, map_index, rows.value
+    holds = or_(*(rows.value.contains(text, autoescape=True) for text in holding))
+    with create_session(scoped=False) as session:
+        found = session.execute(select(*columns).where(rows.key == key, holds).order_by(rows.updated_at.desc()))
+        return [StoredValue(*row) for row in found]
 
 
 def get_variable(key: str) -> str | None:

@@ -145,7 +145,7 @@ class JobWait:
                 found = error
         before = (self.state.transient_errors, self.state.not_found)
         outcome = self.state.after_poll(found, time.time(), random.random())
-        self.log.info("Polled the job: %s", outcome.note)
+        self.log.info("Polled: %s", outcome.note)
         if before != (self.state.transient_errors, self.state.not_found):
             self._keep()
         return outcome
@@ -169,9 +169,7 @@ class JobWait:
         if why_not:
             self.log.info("This task will end on a worker, not in the triggerer: %s.", why_not)
         state = self.state
-        self.log.info(
-            "Waiting for job %s until %s, polling every %g s.", state.jobid, when(state.deadline), state.interval
-        )
+        self.log.info("Waiting for %s until %s, polling every %g s.", state.jobid, when(state.deadline), state.interval)
         trigger = PikaJobTrigger(
             pika_conn_id=self.hook.pika_conn_id,
             jobid=state.jobid,

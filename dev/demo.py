@@ -119,9 +119,15 @@ def _run(airflow: LocalAirflow, emulator: EmulatorClient) -> int:
 
 
 def _how_told(airflow: LocalAirflow, run_id: str) -> str:
-    """Return how the waiting task came to know of the job's end."""
+    """
+    Return how the waiting task came to know of the job's end.
+
+    :raises WaitError: when it was polled for: this connection has a callback_url, so a callback was lost or not heard
+    """
     told = re.findall(r"told by the service after [\d.]+ s", airflow.runs.log(DAG, run_id, "wait"))
-    return told[-1] if told else "polled for"
+    if not told:
+        raise WaitError("the film is there, but the service's callback was not heard: the job's end was polled for")
+    return told[-1]
 
 
 def _follow(airflow: LocalAirflow, emulator: EmulatorClient, run_id: str) -> None:

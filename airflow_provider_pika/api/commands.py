@@ -66,6 +66,11 @@ class Call:
     json: dict[str, str | int] | None = field(default=None, repr=False)
     is_submit: bool = False
 
+    @property
+    def shown_target(self) -> str:
+        """The target as a message shows it: with the colons of a jobid, so that it can be copied out."""
+        return self.target.replace("%3A", ":")
+
 
 @dataclass(frozen=True)
 class Command(Generic[P]):
@@ -196,13 +201,13 @@ def prepare(command: Command[P], /, *args: P.args, **fields: P.kwargs) -> Call:
 def get_job(jobid: str | None) -> Call:
     """Build the call that reads one job."""
     jobid = checked_jobid(jobid)
-    return Call(f"read {jobid}", "GET", f"{JOBS_PATH}/?jobid={quote(jobid, safe='')}", jobid=jobid)
+    return Call("read the job", "GET", f"{JOBS_PATH}/?jobid={quote(jobid, safe='')}", jobid=jobid)
 
 
 def cancel_job(jobid: str | None) -> Call:
     """Build the call that cancels one job (a GET with a side effect)."""
     jobid = checked_jobid(jobid)
-    return Call(f"cancel {jobid}", "GET", f"{CANCEL_PATH}/?jobid={quote(jobid, safe='')}", jobid=jobid)
+    return Call("cancel the job", "GET", f"{CANCEL_PATH}/?jobid={quote(jobid, safe='')}", jobid=jobid)
 
 
 def list_jobs() -> Call:

@@ -14,7 +14,7 @@ from airflow_provider_pika.api.answers import (
     FINAL_IN_ANY_FORM,
     NOT_IMPLEMENTED,
     Answer,
-    is_broken,
+    is_apis,
     is_foreign,
     is_transient_status,
     retry_after,
@@ -59,10 +59,13 @@ _ADVICE: dict[type[PikaError], str] = {
     PikaAuthError: "Put a valid API token into the password of {conn}.",
     PikaPaymentError: "Renew the useapi.net subscription of the API token in {conn}: it is missing or has expired.",
     PikaModeratedError: "Change the message, the prompt or the image: the same input will be refused again.",
-    PikaNotFoundError: "The job may be older than the 31 days the service keeps it, or belong to another API token.",
+    PikaNotFoundError: (
+        "The job may be older than the 31 days the service keeps it, or belong to another API token than that of"
+        " {conn}."
+    ),
     PikaQueueFullError: "The channel runs as many jobs as it may and no job was made: submit again later.",
     PikaRateLimitedError: "The service asks for a pause and no job was made by this call: try again later.",
-    PikaRequestError: "Change the request: a retry cannot help.",
+    PikaRequestError: "Change the request, or the settings of {conn}: a retry cannot help.",
     PikaUnavailableError: "This may pass: try again later.",
     PikaUnknownOutcomeError: _MAY_EXIST,
 }
@@ -127,18 +130,21 @@ def may_exist(conn_id: str) -> str:
     return Root("", conn_id).words(_MAY_EXIST)
 
 
-def wrong_root(root: Root, lost: PikaUnknownOutcomeError) -> PikaUnavailableError:
+def wrong_root(root: Root, lost: PikaUnknownOutcomeError, answer: Answer) -> PikaUnavailableError:
     """
     Return the error for a submit that was answered by somebody who is not the API, at a root URL where nothing is.
 
     It may pass: a proxy can show a page of its own for everything while the API, behind it, has taken the submit. So
     a retry looks for the job, as after any lost answer.
+
+    :param answer: to the check of the token, which is not the API's either
     """
-    advice = root.words(_WRONG_ROOT)
+    found = f"HTTP {answer.status}: {what_instead_of_json(answer)}"
     return PikaUnavailableError(
-        f"The root URL {root.base_url} of the connection {root.conn_id!r} looks wrong: neither the submit nor GET"
-        f" {CHECK_PATH} was answered by the Pika API. {advice} The submit is remembered: a later attempt looks for its"
-        f" job before anything is sent again. {lost}",
+        f"The root URL {root.base_url} of the connection {root.conn_id!r} looks wrong: neither the submit (HTTP"
+        f" {lost.status}) nor GET {CHECK_PATH} ({found}) was answered by the Pika API. {root.words(_WRONG_ROOT)} Once"
+        " the host is right, clear the task: it looks for a job of this submit before it makes a new one. A retry looks"
+        " for it too, but makes none.",
         status=lost.status,
         error=lost.error,
         details=lost.details,
@@ -255,6 +261,8 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
             # A gateway's page about a server that is down: the API may well be behind it, and have taken the submit.
             about["foreign"] = status == NOT_IMPLEMENTED and is_foreign(answer)
             return _refused(PikaUnknownOutcomeError, call, root, said, **about)
+        if call.target == CHECK_PATH and not is_apis(answer):
+            return _foreign(PikaUnavailableError, call, root, answer, **about)
         advice = None if body else _not_the_api(call, answer)
         return _refused(PikaUnavailableError, call, root, said, advice=advice, **about)
     if 300 <= status < 400:
@@ -305,7 +313,7 @@ def _foreign(
     """Return the error for an answer that is no job, no list, or not the API's at all."""
     if advice == "":
         advice = _NOT_THE_API if kind is PikaUnavailableError else None
-    if call.target == CHECK_PATH and not is_broken(answer):
+    if call.target == CHECK_PATH and not is_apis(answer):
         # The check of a connection, which nobody waits for: its reader is the one who has just typed the host.
         headline = f"The root URL {root.base_url} of the connection {root.conn_id!r} looks wrong (HTTP {answer.status})"
         advice = f"{_NOT_THE_API} {_WRONG_ROOT}"
@@ -331,7 +339,7 @@ def _error(
 
 
 def _asked(call: Call, root: Root) -> str:
-    return f"(asked to {call.purpose}: {call.method} {root.base_url}{call.target})"
+    return f"(asked to {call.purpose}: {call.method} {root.base_url}{call.shown_target})"
 
 
 def _text_of(value: Any) -> str | None:

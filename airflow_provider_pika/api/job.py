@@ -75,12 +75,21 @@ class Job:
     @property
     def reason(self) -> str:
         """The API's own words about how the job ended, as far as it gave any."""
-        said = [str(self.raw[key]) for key in ("error", "errorDetails", "content") if self.raw.get(key)]
+        said = [str(self.raw[key]) for key in ("error", "errorDetails") if self.raw.get(key)]
+        content = str(self.raw.get("content") or "")
+        # The bot's message often holds the very words that the service gives as the error.
+        if content and not any(_one_says_the_other(content, text) for text in said):
+            said.append(content)
         return ": ".join(said) or "the API gave no reason"
 
     def public(self) -> dict[str, Any]:
         """Return the API's keys a task pushes, with the jobid always among them."""
         return {key: value for key, value in self.raw.items() if key not in _PRIVATE_KEYS} | {"jobid": self.jobid}
+
+
+def _one_says_the_other(one: str, other: str) -> bool:
+    shorter, longer = sorted((" ".join(text.casefold().split()).rstrip(". ") for text in (one, other)), key=len)
+    return shorter in longer
 
 
 def _file_name(attachment: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from airflow_provider_pika.api.callback import BELL_AGE, BELL_PREFIX, bell_key, 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-_DESCRIPTION = "A Pika job has ended. Heard by the triggerers within seconds, removed after some minutes."
+_DESCRIPTION = "A Pika job has ended. Heard by the triggerers within seconds; the next such call removes old ones."
 # Old bells that one call removes at most: more than it rings, and few enough to be no burden.
 _PRUNED = 100
 

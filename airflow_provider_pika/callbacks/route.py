@@ -113,6 +113,10 @@ async def _deliver(ti_id: UUID, key: str, jobid: str, body: bytes) -> bool:
     except asyncio.TimeoutError:
         # A thread that has begun goes on and may still deliver; one that has not is called off.
         reason = f"no answer within {_STORE_TIMEOUT:g} s"
+    # A state store backend of one's own may raise anything. Neither its text nor its traceback is logged: the frames
+    # hold the call's scope, and the token in it.
+    except Exception as error:  # noqa: BLE001 - told by its type, and to the caller as a 503
+        reason = type(error).__name__
     log.warning("A callback of the Pika service could not be kept: %s; the service is asked to call again.", reason)
     raise _Refusal(503, "the database is busy or away, call again", (b"retry-after", b"10"))
 

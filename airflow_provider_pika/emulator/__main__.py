@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -130,6 +131,8 @@ def _settings(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]
     )
     add("--quiet", action="store_true", help="no line per request")
     options = parser.parse_args(argv)
+    if options.renderer and not shutil.which(options.renderer[0]):
+        parser.error(f"--renderer names no program that can be run: {options.renderer[0]!r}")
     try:
         channels = dict(_channel(text, options.max_jobs) for text in options.channel or [DEFAULT_CHANNEL])
         settings = Settings(token=options.token).changed(
@@ -154,7 +157,7 @@ def _channel(text: str, limit: int) -> tuple[str, int]:
 def _welcome(url: str, settings: Settings) -> str:
     client = EmulatorClient(url, settings.token)
     if settings.renderer:
-        ending = f"with their renderer, {settings.renderer[0]}"
+        ending = f"with their renderer, {shlex.join(settings.renderer)}"
     else:
         ending = f"with the {settings.pace.reads}. read" if settings.pace.reads else _after(settings.pace)
     accounts = ", ".join(f"{channel} (runs {limit} at once)" for channel, limit in settings.channels.items())

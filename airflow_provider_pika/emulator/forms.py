@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mimetypes
 import re
 from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 # The order in which the API's page names the fields that can be too long.
 _LIMITED = ("message", "prompt", "replyRef", "replyUrl")
 _BOT_PARAMETERS = frozenset({"camera", "fps", "motion", "gs", "neg", "ar", "seed", "w", "size"})
+
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 
 
 async def read_submit(request: Request, command: Command[...], *, whole: bool = False) -> Submit:
@@ -120,7 +124,17 @@ async def _file(name: str, value: UploadFile | str, whole: bool) -> Upload:
     if whole:
         await value.seek(0)
         data = await value.read()
-    return Upload(value.size, content_type, copy.jpeg if copy else None, data)
+    return Upload(value.size, content_type, copy.jpeg if copy else None, data, _suffix(content_type, value.filename))
+
+
+def _suffix(content_type: str, filename: str | None) -> str:
+    """Return the suffix by which programs tell what a file is; of a name only what no path can be made of."""
+    kind = content_type.partition(";")[0].strip().lower()
+    # Python knows of WebP from 3.13 on.
+    if suffix := ".webp" if kind == "image/webp" else mimetypes.guess_extension(kind):
+        return suffix
+    own = PurePath(filename or "").suffix.lower()
+    return own if _SUFFIX.fullmatch(own) else ""
 
 
 def _no_file(name: str, details: str) -> Refusal:

@@ -31,12 +31,14 @@ class Upload:
     :param type: its media type
     :param picture: a small copy to film, None if it could not be read as an image
     :param data: all of it, kept where a renderer wants it
+    :param suffix: what a file of it is called by, such as ``.png``; empty if neither its type nor its name tells
     """
 
     size: int
     type: str
     picture: bytes | None = None
     data: bytes | None = field(default=None, repr=False)
+    suffix: str = ""
 
 
 @dataclass(frozen=True)

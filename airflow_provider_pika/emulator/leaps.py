@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from airflow_provider_pika.emulator.client import EmulatorClient
 
 _PACKAGE = "airflow_provider_pika"
-# What waits; by name, because the emulator itself needs none of it.
-_WAITING = ("operators.pika", "sensors.pika", "triggers.pika", "transfers.pika")
+# What waits; by name, because the emulator itself needs none of it. The last two are imported by the first submit and
+# the first download otherwise, too late to be given another clock.
+_WAITING = (
+    "operators.pika",
+    "sensors.pika",
+    "triggers.pika",
+    "transfers.pika",
+    "operators.submission",
+    "files.download",
+)
 # A wait that never ends must not hang a test: with a look every 30 s this is a day.
 _MOST_LEAPS = 3000
 

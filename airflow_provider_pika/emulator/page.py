@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
+import shlex
 from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -131,7 +132,7 @@ class Page:
     def _behaviour(self) -> str:
         settings = self._state.settings
         if settings.renderer:
-            ending = f"Films are made by {settings.renderer[0]}"
+            ending = f"Films are made by {shlex.join(settings.renderer)}"
         elif settings.pace.reads is not None:
             ending = f"Jobs end with their {settings.pace.reads}. read"
         else:

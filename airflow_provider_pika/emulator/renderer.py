@@ -2,11 +2,11 @@
 Bring your own renderer: a program that makes each job's film, so that a model of one's own stands behind the API.
 
 It is run once a job, ``CMD FILM``: the job comes as JSON on its stdin, with every field of the command by its API name
-(of a file, the path), besides ``jobid``, ``verb`` and ``take``, which tells a retried job from its parent. It writes an
-MP4 to the path FILM. Each line on its stdout, such as ``33%``, becomes the job's ``content``. If it exits with anything
-but 0, the job has failed, and the last line of its stderr says why. It is killed, with all it started, when the job is
-cancelled, takes too long, or when the emulator ends. As many run at once as the channels have jobs, so ``maxJobs``
-each.
+(of a file, the path, with the suffix of its kind), besides ``jobid``, ``verb`` and ``take``, which tells a retried job
+from its parent. It writes an MP4 to the path FILM. Each line on its stdout, such as ``33%``, becomes the job's
+``content``. If it exits with anything but 0, the job has failed, and the last line of its stderr says why. It is
+killed, with all it started, when the job is cancelled, takes too long, or when the emulator ends. As many run at once
+as the channels have jobs, so ``maxJobs`` each.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Renderer:
         asked = job.shows
         fields: dict[str, Any] = dict(asked.texts)
         for name, upload in asked.files.items():
-            path = film.with_name(f"{job.number}-{name}")
+            path = film.with_name(f"{job.number}-{name}{upload.suffix}")
             path.write_bytes(upload.data or b"")
             fields[name] = str(path)
         told = {"jobid": job.jobid, "verb": asked.command.verb, "take": job.take, **fields}

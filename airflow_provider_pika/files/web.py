@@ -39,12 +39,23 @@ def _of_the_url(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def reason(error: Exception) -> str:
     """Return the root cause of a failed request, without the secrets of the URL that was asked."""
-    root: BaseException = error
+    return clean(f"{type(error).__name__}: {root_words(error)}")[:300]
+
+
+def root_words(error: BaseException) -> str:
+    """Return what the innermost error says: those around it quote objects, and bury "Connection refused" in them."""
+    from http.client import BadStatusLine
+
+    root = error
     while True:
         cause = getattr(root, "reason", None) or next((a for a in root.args if isinstance(a, BaseException)), None)
         deeper = cause if isinstance(cause, BaseException) else root.__cause__ or root.__context__
         if deeper is None or deeper is root:
             break
         root = deeper
-    said = getattr(root, "strerror", None) or str(root)
-    return clean(f"{type(error).__name__}: {said}")[:300]
+    # Of a file error the whole text, which names the file.
+    said = (not getattr(root, "filename", None) and getattr(root, "strerror", None)) or str(root)
+    # Its text is the line itself; a server that hung up, which is a kind of it, is told in words.
+    if type(root) is BadStatusLine:
+        return f"no HTTP: {said}"
+    return said or type(root).__name__

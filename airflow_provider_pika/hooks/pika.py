@@ -264,7 +264,7 @@ class PikaHook(BaseHook):
             answer = self._transport.send(commands.check_token())
         except PikaError:
             return None
-        return None if is_apis(answer) else errors.wrong_root(self.settings.root, lost)
+        return None if is_apis(answer) else errors.wrong_root(self.settings.root, lost, answer)
 
     def _send(
         self,

@@ -198,10 +198,12 @@ def _callback_url(conn_id: str, value: Any) -> str | None:
         return None
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) <= 65535
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or "@" in text or set(text) & set('?#"<>\\^`{|} '):
+    # Asked of the text itself: urlsplit passes over a line break as if it were not there.
+    whole = text.isascii() and text.isprintable() and not set(text) & set('?#"<>\\^`{|}@ ')
+    if not usable or not whole:
         # Not quoted: a token put there by mistake must not be read in a log.
         raise _bad(
             conn_id,

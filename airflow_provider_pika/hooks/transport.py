@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_pika.files.multipart import ImagePart, MultipartBody
 
+# A server's bad status line may be as long as it likes.
+_EXCERPT = 300
+
 
 class Transport:
     """One ``requests`` session, kept alive; several threads may send through it at the same time."""
@@ -141,7 +144,7 @@ class Transport:
             raise errors.lost(
                 call,
                 settings.root,
-                _without_secrets(str(error), self._secrets) or type(error).__name__,
+                _told(_without_secrets(_words(error), self._secrets)),
                 left=body.started if body else connected and isinstance(error, requests.RequestException),
                 cut=response is not None,
             ) from None
@@ -149,6 +152,25 @@ class Transport:
             if response is not None:
                 response.close()
         return _answer(self._secrets, response.status_code, response.headers.items(), content)
+
+
+def _words(error: Exception) -> str:
+    """Return what went wrong on the way, in the words of the system or of the protocol."""
+    import requests
+
+    from airflow_provider_pika.files.web import root_words
+
+    said = root_words(error)
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection within {CONNECT_TIMEOUT:g} s"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return f"the proxy: {said}"
+    return said
+
+
+def _told(text: str) -> str:
+    # Shortened only now that it is freed of the secrets: the half of one would be known by nobody.
+    return " ".join(text.split())[:_EXCERPT]
 
 
 def _answer(secrets: tuple[str, ...], status: int, headers: Iterable[tuple[str, str]], content: bytes) -> Answer:

@@ -95,7 +95,7 @@ class PikaSubmitOperator(BaseOperator):
     :param on_clear: what a person's clear does with a job that has completed on the same inputs: ``"new"`` makes and
         pays for a new one, ``"keep"`` hands it on again
     :param end_from_trigger: while waiting deferrable on Airflow 3.3+: let a completed job end the task in the
-        triggerer, without another worker start, wherever that loses nothing (see the README)
+        triggerer, without another worker start, wherever that loses nothing (see ``docs/modes.md``)
     """
 
     command: ClassVar[Command[...]]
@@ -211,10 +211,14 @@ class PikaSubmitOperator(BaseOperator):
 
         self._ti = context["ti"]
         hook = PikaHook(self.pika_conn_id, image_max_bytes=self.image_max_bytes)
+        given = {name: getattr(self, name) for name in self.command.arguments}
+        for name in ("reply_url", "reply_ref"):
+            if given[name] == "None":  # what a template makes of a missing value
+                given[name] = None
         submission = self._submission = Submission(
             context,
             hook=hook,
-            inputs={"command": self.command.name, **{name: getattr(self, name) for name in self.command.arguments}},
+            inputs={"command": self.command.name, **given},
             prepare=lambda reply: self.prepare(hook, reply),
             resubmit_unknown=self.resubmit_unknown,
             retry_failed=self.retry_failed,

@@ -39,8 +39,6 @@ def reply_to(
     :param callback_url: the connection's
     :param own_url: the user's own ``reply_url``
     """
-    if own_url == "None":  # what a template makes of a missing value
-        own_url = None
     if callback_url is None:
         return Reply(ref, own_url)
     if own_url:

@@ -49,7 +49,7 @@ class PikaJobSensor(BaseSensorOperator):
         node that goes down. Between two reschedules nobody is there to cancel
     :param cancel_on_timeout: cancel the job when the timeout is reached
     :param end_from_trigger: deferrable on Airflow 3.3+: let a completed job end the task in the triggerer, without a
-        second worker start, wherever that loses nothing (see the README)
+        second worker start, wherever that loses nothing (see ``docs/modes.md``)
     """
 
     template_fields: Sequence[str] = ("jobid", "pika_conn_id")

@@ -82,7 +82,7 @@ class PikaJobTrigger(_PikaTrigger):
         state = PollState(self.jobid, self.poll_interval, self.deadline)
         async with aclosing(SharedPoller.of(self.pika_conn_id).at_job(state)) as outcomes:
             async for outcome in outcomes:
-                self.log.info("Polled the job: %s", outcome)
+                self.log.info("Polled: %s", outcome)
                 event = await self._event(outcome, state)
                 if event is not None:
                     yield event

@@ -162,6 +162,21 @@ def test_a_database_that_is_away_asks_for_another_call(kept: Kept, caplog: pytes
     assert TOKEN not in caplog.text
 
 
+@pytest.mark.parametrize("error", [RuntimeError(f"cannot store at {TOKEN}"), KeyError("bucket"), TimeoutError()])
+def test_a_store_of_ones_own_that_fails_is_told_by_its_type_alone(
+    kept: Kept, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """The server would answer 500 and log a traceback, whose frames hold the URL and the token in it."""
+    kept.error = error
+    with caplog.at_level(logging.WARNING):
+        status, headers, _ = call(BODY)
+    assert (status, headers[b"retry-after"]) == (503, b"10")
+    (record,) = caplog.records
+    assert type(error).__name__ in record.getMessage() or "no answer" in record.getMessage()
+    assert TOKEN not in caplog.text
+    assert record.exc_info is None
+
+
 def test_a_database_that_does_not_answer_is_not_waited_for(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(route, "_STORE_TIMEOUT", 0.05)
     kept.hold.clear()

@@ -8,21 +8,25 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import airflow
 import pytest
+from airflow.sdk import DAG
 
 from airflow_provider_pika import __main__, cli
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.hooks.pika import PikaHook
+from airflow_provider_pika.operators.pika import EncryptTextOperator
 from tests.support.hook_tools import TOKEN, connect, http, recorder
 
 CHANNEL = "1000000000000000001"
 AIRFLOW = Path(sys.executable).with_name("airflow")
-TAKES_COMMANDS = tuple(map(int, airflow.__version__.split(".")[:2])) >= (3, 2)
+VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
+TAKES_COMMANDS = VERSION >= (3, 2)
+HAS_STORE = VERSION >= (3, 3)
 
 
 @pytest.fixture(autouse=True)
@@ -59,11 +63,80 @@ def test_the_running_jobs_are_listed_with_what_tells_whose_they_are(
     assert row == {
         "jobid": jobid,
         "status": "started",
+        "task": "",
         "command": "encrypt_text",
         "prompt": "waves [bold] at dawn",
         "channel": CHANNEL,
         "reply_ref": "films/manual__1/submit",
     }
+
+
+@pytest.fixture
+def two_tasks(pika_emulator: EmulatorClient, run_dag: Callable[..., Any]) -> dict[str, str]:
+    """Two jobs that run, submitted by a mapped task; what tells whose they are, by their prompt."""
+    pika_emulator.configure(seconds=3600)
+    with DAG("films", schedule=None) as dag:
+        EncryptTextOperator.partial(task_id="submit", message="HI").expand(prompt=["waves", "dunes"])
+    run_id = run_dag(dag).run_id
+    return {"waves": f"films / {run_id} / submit[0]", "dunes": f"films / {run_id} / submit[1]"}
+
+
+def told_here(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, str]:
+    return {row["prompt"]: row["task"] for row in told(capsys, *argv)}
+
+
+@pytest.mark.skipif(not HAS_STORE, reason="Airflow keeps what a task remembers from 3.3 on")
+def test_a_job_is_listed_with_the_task_that_submitted_it(
+    two_tasks: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With twenty films under way the list told everything of a job but whose it is."""
+    PikaHook().encrypt_text(message="HI", prompt="by hand")
+    assert told_here(capsys, "jobs") == {**two_tasks, "by hand": ""}
+    jobid = next(row["jobid"] for row in told(capsys, "jobs") if row["prompt"] == "dunes")
+    assert told_here(capsys, "job", jobid) == {"dunes": two_tasks["dunes"]}
+    assert "submit[1]" in run(capsys, "job", jobid)
+
+
+@pytest.mark.skipif(not HAS_STORE, reason="Airflow keeps what a task remembers from 3.3 on")
+def test_a_submit_whose_answer_has_not_come_yet_is_known_by_its_reference(
+    two_tasks: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from airflow.models.task_state_store import TaskStateStoreModel
+    from airflow.utils.session import create_session
+
+    (jobid, reply_ref) = next(
+        (row["jobid"], row["reply_ref"]) for row in told(capsys, "jobs") if row["prompt"] == "waves"
+    )
+    with create_session() as session:
+        for row in session.query(TaskStateStoreModel).filter(TaskStateStoreModel.value.contains(jobid)):
+            row.value = json.dumps({**json.loads(row.value), "jobid": None, "reply_ref": reply_ref})
+    assert told_here(capsys, "jobs") == two_tasks
+
+
+def test_without_a_database_the_jobs_are_listed_all_the_same(
+    jobid: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("no such table"))
+
+    monkeypatch.setattr("airflow_provider_pika.compat.stored_values", away)
+    __main__.main(("jobs", "--output", "json"))
+    said = capsys.readouterr()
+    assert [(row["jobid"], row["task"]) for row in json.loads(said.out)] == [(jobid, "")]
+    assert said.err == "Whose the jobs are is not shown: Airflow's database cannot be read (OperationalError).\n"
+
+
+def test_one_job_that_cannot_be_read_does_not_hide_the_others(
+    pika_emulator: EmulatorClient, jobid: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = PikaHook().encrypt_text(message="HI", prompt="dunes").jobid
+    pika_emulator.fault("job", "server_error", jobid=broken)
+    rows = {row["jobid"]: row for row in told(capsys, "jobs")}
+    assert rows[jobid]["status"] == "started"
+    assert re.match(r"Server error \(HTTP 5\d\d\)", rows[broken]["status"])
+    assert rows[broken]["prompt"] == ""
 
 
 def test_a_prompt_in_brackets_is_shown_in_the_table_as_it_is(jobid: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,8 +105,32 @@ def test_its_film_is_what_the_attachment_serves(api: Api, program: Path) -> None
     assert requests.get(attachment["url"], timeout=10).content == b"a film of HELLO"
     told = note(program, "HELLO")
     assert told["image"] == len(picture.getvalue())
+    assert told["job"]["image"].endswith("-image.png")
     del told["job"]["image"]
     assert told["job"] == GOOD | {"font": "RETRO", "jobid": jobid, "verb": "pika-encrypt_text", "take": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type", "suffix"),
+    [
+        ("a", "image/jpeg", ".jpg"),
+        ("a.png", "image/webp", ".webp"),
+        ("a.WebP", None, ".png"),
+        ("a.heic", "image/x-unknown", ".heic"),
+        ("a", "image/x-unknown", ""),
+        ("a.p n/g", "image/x-unknown", ""),
+        ("../../a.b/c", "image/x-unknown", ""),
+    ],
+)
+def test_a_picture_has_the_suffix_that_programs_tell_it_by(
+    api: Api, program: Path, name: str, content_type: str | None, suffix: str
+) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    upload = (name, picture.getvalue()) if content_type is None else (name, picture.getvalue(), content_type)
+    assert api.submit(GOOD, image=upload).status_code == 200
+    path = Path(note(program, "HELLO")["job"]["image"])
+    assert (path.stem.partition("-")[2], path.suffix) == ("image", suffix)
 
 
 def test_its_lines_become_the_jobs_content_while_it_runs(api: Api, program: Path) -> None:
@@ -202,10 +226,20 @@ def test_the_example_makes_the_emulators_own_film() -> None:
 
 
 def test_the_command_line_takes_a_renderer(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from airflow_provider_pika.emulator.__main__ import _settings, main
+    from airflow_provider_pika.emulator.__main__ import _settings, _welcome, main
 
-    settings, _ = _settings(["--renderer", shlex.join(["python", "a b.py"]), "--renderer-limit", "5"])
-    assert (settings.renderer, settings.renderer_limit) == (("python", "a b.py"), 5)
+    command = [sys.executable, "a b.py"]
+    settings, _ = _settings(["--renderer", shlex.join(command), "--renderer-limit", "5"])
+    assert (settings.renderer, settings.renderer_limit) == (tuple(command), 5)
+    assert f"with their renderer, {shlex.join(command)};" in _welcome("http://127.0.0.1:8300", settings)
     with pytest.raises(SystemExit):
         main(["--renderer-limit", "-1"])
     assert "renderer-limit" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--renderer", "no-such-program --fast"])
+    assert "--renderer names no program that can be run: 'no-such-program'" in capsys.readouterr().err
+
+
+def test_the_page_shows_the_whole_command(emulator: EmulatorClient, program: Path) -> None:
+    page = requests.get(emulator.url, timeout=10).text
+    assert f"Films are made by {sys.executable} -S {program}" in page

@@ -79,6 +79,20 @@ def test_the_mailbox_is_there_before_the_intent_and_the_intent_before_the_post(
     assert mailbox_key(token) == key
 
 
+def test_without_a_callback_url_no_reply_url_is_sent_and_no_mailbox_opened(
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is opt-in: nobody's service is to be told of an address, nor its calls to be waited for."""
+    monkeypatch.setenv("AIRFLOW_CONN_PIKA_DEFAULT", json.dumps(pika_emulator.connection))
+    task = life(submit())
+    assert task.run().state == "success"
+
+    (jobid,) = jobids(pika_emulator)
+    assert reply_url_of(pika_emulator, jobid) is None
+    assert mailboxes(task) == {}
+    assert (record(task) or {})["mailbox"] is None
+
+
 def test_nothing_is_sent_when_the_mailbox_cannot_be_opened(pika_emulator: EmulatorClient, life: Lives) -> None:
     task = life(submit())
     task.store.fails_on = lambda key, value: key != SUBMIT_KEY

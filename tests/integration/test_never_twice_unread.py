@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 
@@ -254,6 +255,16 @@ def test_a_reply_url_that_a_template_has_left_empty_is_none_of_the_users(
     task = life(submit(reply_url=url))
     assert task.run().state == "success"
     assert len(mailboxes(task)) == 1
+
+
+@pytest.mark.parametrize("ref", ["None", "", None])
+def test_a_reply_ref_that_a_template_has_left_empty_is_one_of_the_providers_own(
+    pika_emulator: EmulatorClient, life: Any, ref: str | None
+) -> None:
+    """Sent as it is, "None" would be the reference of every such task, and so one that nobody's job is known by."""
+    assert life(submit(reply_ref=ref)).run().state == "success"
+    (job,) = pika_emulator.jobs()
+    assert re.fullmatch(r"airflow-[0-9a-f]{32}", job["replyRef"])
 
 
 def test_after_a_full_queue_a_cleared_task_still_knows_the_job_it_does_not_want(

@@ -124,8 +124,15 @@ def test_a_task_says_what_it_waits_for_before_it_defers(
     task = life(lambda: PikaJobSensor(task_id="wait", jobid=jobid, deferrable=True, timeout=3600))
     assert task.run().state == "success"
     (line,) = [line for line in task.log.of("info") if line.startswith("Waiting for")]
-    assert line.startswith(f"Waiting for job {jobid} until 20")
+    assert line.startswith(f"Waiting for {jobid} until 20")
     assert line.endswith(" UTC, polling every 30 s.")
+
+
+def test_a_poll_is_told_with_the_jobid_once(pika_emulator: EmulatorClient, life: Callable[..., Life]) -> None:
+    jobid = job_of(pika_emulator)
+    task = life(lambda: PikaJobSensor(task_id="wait", jobid=jobid))
+    assert task.run().state == "success"
+    assert f"Polled: {jobid} is completed" in task.log.of("info")
 
 
 # The events

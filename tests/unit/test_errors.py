@@ -276,7 +276,7 @@ def test_a_message_says_the_cause_first_what_to_do_next_and_the_call_last(
 ) -> None:
     message = str(refusal(call, answer(status, {"error": "the words", "errorDetails": "more words"})))
     assert message.startswith(headline)
-    assert message.endswith(f"(asked to {call.purpose}: {call.method} {URL}{call.target})")
+    assert message.endswith(f"(asked to {call.purpose}: {call.method} {URL}{call.shown_target})")
     assert len(message) > len(headline) + len(call.target) + 60
 
 
@@ -305,8 +305,10 @@ def everything_that_can_be_said() -> Iterator[tuple[commands.Call, PikaError]]:
                 yield call, errors.lost(call, ROOT, "reset by peer", left=left, cut=cut)
     for status in ("failed", "moderated", "cancelled", "lost"):
         yield READ, errors.job_failed(Job("job:1", status, {"error": "E."}), ROOT)
-    lost = PikaUnknownOutcomeError("said", foreign=True)
-    yield SUBMIT, errors.wrong_root(ROOT, lost)
+    lost = refusal(SUBMIT, answer(501, HTML))
+    assert isinstance(lost, PikaUnknownOutcomeError)
+    for check in (answer(501, HTML), answer(404, {"detail": "Not Found"}), answer(200, "OK")):
+        yield SUBMIT, errors.wrong_root(ROOT, lost, check)
 
 
 def test_every_message_there_is_has_the_shape_a_reader_looks_for() -> None:
@@ -318,13 +320,15 @@ def test_every_message_there_is_has_the_shape_a_reader_looks_for() -> None:
         assert re.match(r"[A-Z][A-Za-z' ]+( \(|: )|The root URL http", message), message
         assert not message.lower().startswith("asked"), message
         assert "job job:" not in message.lower(), message
+        assert not call.jobid or message.count(call.jobid) == 1, message
         assert not re.search(r"\.\.|  |\{(conn|option)", message), message
-        if isinstance(error, (PikaAuthError, PikaPaymentError)) or "host" in message or "root URL" in message:
-            assert "the connection 'films'" in message, message
+        told = message.rpartition(" (asked to ")[0] or message
+        if any(word in told for word in ("token", "host", "root URL", "setting", "subscription")):
+            assert "the connection 'films'" in told, message
         if "airflow pika" in message:
             assert "--conn-id films" in message, message
         if "looks wrong: neither" not in message:
-            assert message.endswith(f"(asked to {call.purpose}: {call.method} {URL}{call.target})"), message
+            assert message.endswith(f"(asked to {call.purpose}: {call.method} {URL}{call.shown_target})"), message
 
 
 @pytest.mark.parametrize(
@@ -336,9 +340,18 @@ def test_a_connection_that_leads_to_another_server_is_told_that_its_root_url_loo
 ) -> None:
     found = answer(status, body)
     assert not is_apis(found)
-    if status != 501:
-        message = str(refusal(CHECK, found, errors.read_object))
-        assert message.startswith(f"The root URL {URL} of the connection 'films' looks wrong (HTTP {status}): ")
+    message = str(refusal(CHECK, found, errors.read_object))
+    assert message.startswith(f"The root URL {URL} of the connection 'films' looks wrong (HTTP {status}): ")
+
+
+def test_a_submit_at_a_wrong_root_url_says_what_was_found_there_and_speaks_of_no_paid_job() -> None:
+    """Nobody who has just mistyped the host is to look for a paid job; the clear that makes one is what works."""
+    lost = refusal(SUBMIT, answer(501, HTML))
+    assert isinstance(lost, PikaUnknownOutcomeError)
+    message = str(errors.wrong_root(ROOT, lost, answer(404, {"detail": "Not Found"})))
+    assert "neither the submit (HTTP 501) nor GET /v2/account (HTTP 404: JSON of another shape: " in message
+    assert "may have been made" not in message
+    assert "Once the host is right, clear the task" in message
 
 
 @pytest.mark.parametrize(
@@ -542,7 +555,7 @@ def test_a_lost_call_is_unknown_only_if_it_is_a_submit_that_left(
     assert type(error) is kind
     assert (error.status, error.error, error.details, error.jobid) == (None, None, None, call.jobid)
     assert "reset by peer" in str(error)
-    assert f"{call.method} {URL}{call.target}" in str(error)
+    assert f"{call.method} {URL}{call.shown_target}" in str(error)
 
 
 def test_a_submit_that_may_have_made_a_job_says_so() -> None:
@@ -564,7 +577,7 @@ def test_a_job_that_ended_badly_is_told_in_the_apis_words(status: str) -> None:
     assert type(error) is PikaJobFailedError
     assert (error.error, error.details, error.jobid) == ("E", "D", "job:1")
     assert str(error).startswith(f"{status.capitalize()}: E: D: C. ")
-    assert str(error).endswith(f"(asked to read job:1: GET {URL}/v1/pika/jobs/?jobid=job%3A1)")
+    assert str(error).endswith(f"(asked to read the job: GET {URL}/v1/pika/jobs/?jobid=job:1)")
 
 
 @pytest.mark.parametrize(
@@ -583,7 +596,7 @@ def test_a_job_that_ended_badly_comes_with_what_can_be_done(status: str, advice:
 
 def test_a_job_that_ended_badly_is_told_without_a_root_url_too() -> None:
     error = errors.job_failed(Job("job:1", "failed", {}), errors.Root("", "films"))
-    assert str(error).endswith("(asked to read job:1: GET /v1/pika/jobs/?jobid=job%3A1)")
+    assert str(error).endswith("(asked to read the job: GET /v1/pika/jobs/?jobid=job:1)")
 
 
 @pytest.mark.parametrize(

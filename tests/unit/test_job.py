@@ -123,6 +123,10 @@ def test_public_always_holds_the_jobid(body: dict[str, Any]) -> None:
         ({"content": "C"}, "C"),
         ({"error": None}, "the API gave no reason"),
         ({"errorDetails": {"a": 1}}, "{'a': 1}"),
+        ({"error": "The bot is ill.", "content": "**waves**: the bot  is ill"}, "The bot is ill."),
+        ({"error": "Job failed: the bot is ill", "content": "The bot is ill."}, "Job failed: the bot is ill"),
+        ({"error": "E", "errorDetails": "The bot is ill", "content": "The bot is ill"}, "E: The bot is ill"),
+        ({"error": "Job failed", "content": "Over quota"}, "Job failed: Over quota"),
     ],
 )
 def test_words_are_what_the_api_said_about_the_end(raw: dict[str, Any], words: str) -> None:

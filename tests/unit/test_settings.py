@@ -250,8 +250,9 @@ def test_the_callback_url_is_a_root_url_without_its_last_slash(given: object, ur
 @pytest.mark.parametrize(
     "given",
     ["airflow.example", "ftp://airflow.example", "https://", "https://a?x=1", "https://a#b", "https://u:p@a", "https://a:x",
-     "https://a:99999", "https://a b", 5, "{{ url }}"],
-    ids=str,
+     "https://a:99999", "https://a b", 5, "{{ url }}", "https://a:0", "https://a\nb", "https://a/\tb", "https://a\0",
+     "https://ä.example", "https://a/\x7f"],
+    ids=repr,
 )  # fmt: skip
 def test_a_callback_url_the_service_cannot_call_is_refused(given: object) -> None:
     with pytest.raises(
