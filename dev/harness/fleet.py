@@ -14,7 +14,7 @@ from typing import Any
 from dev.harness import hosts
 from dev.harness.airflow_db import clean_env
 from dev.harness.failing_secrets import ROOT
-from dev.harness.local_airflow import LocalAirflow, kind_of, numbered
+from dev.harness.local_airflow import LocalAirflow, environment, kind_of, now, numbered
 from dev.harness.postgres import Postgres, PostgresDb
 from dev.harness.processes import Family, tail, wait_until
 from dev.harness.redis_server import Redis
@@ -70,6 +70,7 @@ class Fleet(LocalAirflow):
             triggerers=OF_EACH,
             **options,
         )
+        self._extra: dict[str, dict[str, str]] = {}
         self._read: dict[str, int] = {}
         self.workers = numbered("worker", OF_EACH)
         self.names += self.workers
@@ -99,9 +100,34 @@ class Fleet(LocalAirflow):
         """Start one process, one that was killed or a further one of its kind."""
         super().start_process(name, wait=wait, timeout=timeout)
 
+    def add_worker(self, name: str, config: Mapping[str, str]) -> None:
+        """Start a further worker, ``worker-3``, for its own queue alone and with options of its own."""
+        self._extra[name] = environment(config)
+        self.start_process(name)
+
+    def restart_postgres(self) -> None:
+        """Let PostgreSQL end at once, as ``pg_ctl restart -m immediate`` does, and start it again."""
+        self.postgres.stop(immediate=True)
+        self.postgres.start()
+
+    def restart_redis(self) -> None:
+        """Kill Redis and start it again; it remembers what it held."""
+        self.redis.stop()
+        self.redis.start()
+
+    def revive(self, timeout: float = 120) -> list[str]:
+        """Start again what has ended, as a service manager does, and return the names."""
+        ended = [name for name in self.names if not self.family.alive(name)]
+        since = now()
+        for name in ended:
+            self._launch(name)
+        for name in ended:
+            self._wait_ready(name, since, timeout)
+        return ended
+
     def worker_pids(self) -> list[int]:
         """Return the pids of all processes below the workers: those of the pool, idle or busy, and their tasks."""
-        alive = [worker for worker in self.workers if self.family.alive(worker)]
+        alive = [name for name in self.family.names() if kind_of(name) == "worker" and self.family.alive(name)]
         return [process.pid for worker in alive for process in self.family.tree(worker)]
 
     def _launch(self, name: str) -> None:
@@ -117,12 +143,13 @@ class Fleet(LocalAirflow):
         own = {"HOME": host, "AIRFLOW_HOME": host, "TMPDIR": host / "tmp"}
         log = self.family.log(name)
         self._read[name] = len(log.read_text(errors="replace")) if log.exists() else 0
-        self._start_airflow(name, {**env, **{key: str(value) for key, value in own.items()}}, cwd=host)
+        env |= {key: str(value) for key, value in own.items()} | self._extra.get(name, {})
+        self._start_airflow(name, env, cwd=host)
 
     def _arguments(self, name: str) -> list[str]:
         if kind_of(name) != "worker":
             return super()._arguments(name)
-        queues = f"default,{name}"
+        queues = name if name in self._extra else f"default,{name}"
         return ["celery", "worker", "--celery-hostname", f"celery@{name}", "--queues", queues, "--skip-serve-logs"]
 
     def _wait_ready(self, name: str, since: str, timeout: float, count: int = 1) -> None:

@@ -109,7 +109,7 @@ class LocalAirflow:
                 **clean_env(),
                 "AIRFLOW_HOME": str(self.home),
                 "PYTHONUNBUFFERED": "1",
-                **{f"AIRFLOW__{key.replace('.', '__', 1).upper()}": value for key, value in options.items()},
+                **environment(options),
                 **{f"AIRFLOW_CONN_{key.upper()}": json.dumps(value) for key, value in known.items()},
                 **(env or {}),
             },
@@ -165,7 +165,7 @@ class LocalAirflow:
             (self.home / "airflow.cfg").touch()
             if self._balancer:
                 self._balancer.__enter__()
-            since = _now()
+            since = now()
             for name in self.names:
                 self._launch(name)
             for name in self._servers:
@@ -184,7 +184,7 @@ class LocalAirflow:
 
     def start_process(self, name: str, *, wait: bool = True, timeout: float = 60) -> None:
         """Start one process, one that was killed or a further triggerer (``triggerer-2``)."""
-        since = _now()
+        since = now()
         self._launch(name)
         if wait:
             self._wait_ready(name, since, timeout)
@@ -232,6 +232,11 @@ class LocalAirflow:
         wait_until(check, f"{name} to be at work", timeout, detail=lambda: tail(self.family.log(name)))
 
 
+def environment(options: Mapping[str, str]) -> dict[str, str]:
+    """Return Airflow options, by ``section.option``, as environment variables."""
+    return {f"AIRFLOW__{key.replace('.', '__', 1).upper()}": value for key, value in options.items()}
+
+
 def kind_of(name: str) -> str:
     """Return the kind of process a name stands for: ``triggerer-2`` is a triggerer."""
     head, _, number = name.rpartition("-")
@@ -243,6 +248,6 @@ def numbered(kind: str, count: int) -> list[str]:
     return [kind, *(f"{kind}-{number}" for number in range(2, count + 1))]
 
 
-def _now() -> str:
-    """Return the time as Airflow writes it to SQLite."""
+def now() -> str:
+    """Return the time as Airflow writes it to SQLite, and as PostgreSQL reads it."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")

@@ -1,0 +1,103 @@
+"""Workers that die or stand still with submits in flight: one job for each task."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import psutil
+
+from airflow_provider_pika.emulator.client import EmulatorClient
+from dev.harness.fleet import Fleet
+from dev.harness.network import Network, freeze, thaw
+from dev.harness.processes import wait_until
+from dev.soak.judge import UNKNOWN
+from tests.fleet.conftest import Flying, asked, hosts, paid_once
+from tests.support.stories import Story
+
+
+def test_a_host_dies(fleet: Fleet, flying: Flying) -> None:
+    """SIGKILL of a worker and all below it: its tasks are tried again and adopt their jobs; the other host goes on."""
+    story = flying("host dies", answer=30)
+    struck = {index for index, host in hosts(story).items() if host == "worker"}
+    assert 0 < len(struck) < 6
+    fleet.kill("worker")
+    fleet.start_process("worker")
+    paid_once(story)
+    assert dict(enumerate(story.tries("submit"))) == {index: 1 + (index in struck) for index in range(6)}
+
+
+def test_a_workers_main_process_dies(fleet: Fleet, flying: Flying) -> None:
+    """SIGKILL of Celery's main process alone, while its children go on with their submits."""
+    story = flying("main process dies", answer=20)
+    fleet.kill("worker", tree=False)
+    fleet.start_process("worker")
+    paid_once(story)
+
+
+def test_children_die_while_the_api_takes_its_time(fleet: Fleet, emulator: EmulatorClient) -> None:
+    """
+    Celery reports dead children at once, so the retries come before there is any job to be found.
+
+    On one host the children die alone, and the tasks they watched over send on; on the other everything below the main
+    process dies. The API makes the jobs all the same, and the retries find all six.
+    """
+    emulator.configure(seconds=100)
+    emulator.fault("submit", "slow_take", seconds=30, times=6)
+    story = Story(fleet, emulator, "six", "children die")
+    wait_until(lambda: asked(emulator) == 6, "six submits to arrive", 60)
+    time.sleep(1)  # for their bodies
+    assert len(set(hosts(story).values())) == 2
+    for process in psutil.Process(fleet.family.pid("worker")).children():
+        process.kill()
+    for process in fleet.family.tree("worker-2"):
+        process.kill()
+    paid_once(story)
+    assert set(story.tries("submit")) == {2}
+
+
+def test_a_host_stands_still_between_intent_and_post(fleet: Fleet, far: EmulatorClient, network: Network) -> None:
+    """
+    A whole host freezes for longer than Airflow waits for a heartbeat, then goes on.
+
+    The retry runs on the other host meanwhile. Whatever it came to, the thawed host sends nothing more.
+    """
+    far.configure(seconds=100)
+    network.hold()
+    before = network.accepted
+    story = Story(fleet, far, "six_network", "host stands still", count=1)
+    story.at_the_door(network)
+    (host,) = hosts(story).values()
+    frozen = [fleet.family.pid(host), *(process.pid for process in fleet.family.tree(host))]
+    freeze(frozen)
+    try:
+        network.release()
+        wait_until(lambda: network.accepted > before, "the connection of the frozen task", 60)
+        wait_until(lambda: story.tries("submit") == [2], "the next try", 120)
+        story.task("submit", "running", "up_for_reschedule", map_index=0)
+        sent = asked(far)
+    finally:
+        thaw(frozen)
+    assert hosts(story)[0] != host
+    time.sleep(8)
+    assert asked(far) == sent, "the thawed host has sent its submit"
+    end = story.ends("success", "failed", timeout=200)
+    assert asked(far) == len(story.jobs()) <= 1
+    assert len(story.jobs()) == 1 if end == "success" else UNKNOWN in story.log("submit", 0)
+    assert story.cancels() == 0
+
+
+def test_celery_hands_a_task_out_again_in_the_middle_of_its_post(fleet: Fleet, flying: Flying) -> None:
+    """With a visibility timeout shorter than the POST each task is delivered twice or more, and still has one try."""
+    fleet.add_worker("worker-3", {"celery_broker_transport_options.visibility_timeout": "6"})
+    try:
+        story = flying("handed out again", answer=30, count=2, dag_id="on_the_third")
+        paid_once(story, 2)
+    finally:
+        fleet.kill("worker-3")
+    log = fleet.family.log("worker-3").read_text()
+    received = Counter(
+        part.split("]")[0] for part in log.split("Task execute_workload[")[1:] if "] received" in part[:50]
+    )
+    assert sum(count > 1 for count in received.values()) >= 2, received
+    assert story.tries("submit") == [1, 1]
