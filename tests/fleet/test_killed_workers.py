@@ -89,7 +89,10 @@ def test_a_host_stands_still_between_intent_and_post(fleet: Fleet, far: Emulator
 
 def test_celery_hands_a_task_out_again_in_the_middle_of_its_post(fleet: Fleet, flying: Flying) -> None:
     """With a visibility timeout shorter than the POST each task is delivered twice or more, and still has one try."""
-    fleet.add_worker("worker-3", {"celery_broker_transport_options.visibility_timeout": "6"})
+    # The timeout, and how often Celery looks for what has passed it: by default every 100 s.
+    impatient = {"visibility_timeout": "6", "unacked_restore_interval": "2", "unacked_restore_throttle": "1"}
+    options = {f"celery_broker_transport_options.{name}": value for name, value in impatient.items()}
+    fleet.add_worker("worker-3", options)
     try:
         story = flying("handed out again", answer=30, count=2, dag_id="on_the_third")
         paid_once(story, 2)

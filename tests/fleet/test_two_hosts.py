@@ -29,9 +29,8 @@ def test_a_local_path_is_one_hosts_own(fleet: Fleet, emulator: EmulatorClient) -
     story.ends("failed")
     assert asked(emulator) == len(story.jobs()) == 1
     assert story.task("there", "failed")["try_number"] == 1
-    said = story.log("there")
-    assert "pictures/here.png cannot be read: No such file or directory" in said
-    assert "Nothing was sent." in said
+    said = "The image 'pictures/here.png' cannot be read: No such file or directory. Nothing was sent."
+    assert said in story.log("there")
     (film,) = (fleet.host("worker-2") / "films").iterdir()
     assert story.xcom("download") == [film.as_uri()]
     assert not (fleet.host("worker") / "films").exists()
