@@ -7,7 +7,6 @@ own host name, home, temporary folder and working folder. Task logs lie in one f
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 from dev.harness import hosts
 from dev.harness.airflow_db import clean_env
 from dev.harness.failing_secrets import ROOT
-from dev.harness.local_airflow import LocalAirflow, environment, kind_of, now, numbered
+from dev.harness.local_airflow import LocalAirflow, environment, kind_of, numbered
 from dev.harness.postgres import Postgres, PostgresDb
-from dev.harness.processes import Family, WaitError, tail, wait_until
+from dev.harness.processes import Family, tail, wait_until
 from dev.harness.redis_server import Redis
 
 OF_EACH = 2
@@ -122,18 +121,6 @@ class Fleet(LocalAirflow):
         for name in ended:
             self._launch(name)
         return ended
-
-    def revive(self, timeout: float = 120) -> None:
-        """Start again what has ended until all are at work, also what dies of the same cause a little later."""
-        deadline = time.monotonic() + timeout
-        since = now()
-        while ended := self.mend():
-            try:
-                for name in ended:
-                    self._wait_ready(name, since, timeout)
-            except WaitError:
-                if time.monotonic() > deadline:
-                    raise
 
     def worker_pids(self) -> list[int]:
         """Return the pids of all processes below the workers: those of the pool, idle or busy, and their tasks."""

@@ -76,9 +76,9 @@ def running_fleet(
 
 @pytest.fixture
 def fleet(running_fleet: Fleet) -> Iterator[Fleet]:
-    """Return the fleet, all of it at work."""
+    """Return the fleet, of which the last test's victims may be still on their way back."""
     yield running_fleet
-    running_fleet.revive()
+    running_fleet.mend()
 
 
 @pytest.fixture
