@@ -7,6 +7,7 @@ whatever a test has left dead.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,11 @@ from tests.support.stories import Story
 
 DAGS = Path(__file__).parents[1] / "system" / "dags"
 Flying = Callable[..., Story]
+
+
+def pytest_configure() -> None:
+    """Let an end from outside be one as by Ctrl-C: whatever was started ends first."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,17 +24,10 @@ def test_a_triggerer_dies_with_waits(fleet: Fleet, flying: Flying) -> None:
     assert (story.emulator.counters()["polls"]["smallest_gap"] or 10) >= 10
 
 
-def test_a_scheduler_dies(fleet: Fleet, flying: Flying) -> None:
-    """SIGKILL of one of two schedulers with submits in flight costs them not even a try."""
-    story = flying("scheduler dies", answer=15)
+def test_a_scheduler_and_an_api_server_die(fleet: Fleet, flying: Flying) -> None:
+    """SIGKILL of one of two schedulers and one of two api-servers with submits in flight costs them not even a try."""
+    story = flying("scheduler and api-server die", answer=15)
     fleet.kill("scheduler")
-    paid_once(story)
-    assert set(story.tries("submit")) == {1}
-
-
-def test_an_api_server_dies(fleet: Fleet, flying: Flying) -> None:
-    """SIGKILL of one of two api-servers with submits in flight costs them not even a try."""
-    story = flying("api-server dies", answer=15)
     fleet.kill("api-server")
     paid_once(story)
     assert set(story.tries("submit")) == {1}
