@@ -95,7 +95,7 @@ def flying(fleet: Fleet, emulator: EmulatorClient) -> Flying:
         emulator.configure(seconds=lasts)
         emulator.fault("submit", "slow", seconds=answer, times=count)
         story = Story(fleet, emulator, dag_id, prompt, count=count)
-        story.has_jobs(count)
+        story.has_jobs(count, timeout=120)
         return story
 
     return start

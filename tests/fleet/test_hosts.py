@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import psutil
+import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.fleet import Fleet
@@ -18,7 +21,17 @@ from tests.support.stories import Story
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(1000)
 
 
-def test_six_mapped_jobs_on_two_hosts(fleet: Fleet, flying: Flying) -> None:
+@pytest.fixture(scope="module")
+def local_paths(running_fleet: Fleet, services: dict[str, EmulatorClient]) -> Story:
+    """Start the tasks with local paths; they go on beside the main job, on the other emulator."""
+    pictures = running_fleet.host("worker") / "pictures"
+    pictures.mkdir()
+    (pictures / "here.png").write_bytes(PNG)
+    services["pika_network"].reset()
+    return Story(running_fleet, services["pika_network"], "local_paths", "local [emulator:seconds=10]")
+
+
+def test_six_mapped_jobs_on_two_hosts(fleet: Fleet, flying: Flying, local_paths: Story) -> None:
     """The submits land on both hosts; each task has one job and one try, and no job is looked at sooner than 10 s."""
     story = flying("two hosts", answer=8, lasts=25, dag_id="mapped")
     paid_once(story)
@@ -28,14 +41,11 @@ def test_six_mapped_jobs_on_two_hosts(fleet: Fleet, flying: Flying) -> None:
     assert len(fleet.db.spells("deferred", story.dag_id, story.run_id, "wait")) == 6
 
 
-def test_a_local_path_is_one_hosts_own(fleet: Fleet, emulator: EmulatorClient) -> None:
+def test_a_local_path_is_one_hosts_own(fleet: Fleet, local_paths: Story) -> None:
     """An image that lies on the other host fails its task at once, unpaid; a film lies where its download ran."""
-    pictures = fleet.host("worker") / "pictures"
-    pictures.mkdir()
-    (pictures / "here.png").write_bytes(PNG)
-    story = Story(fleet, emulator, "local_paths", "local [emulator:seconds=10]")
+    story = local_paths
     story.ends("failed")
-    assert asked(emulator) == len(story.jobs()) == 1
+    assert asked(story.emulator) == len(story.jobs()) == 1
     assert story.task("there", "failed")["try_number"] == 1
     said = "The image 'pictures/here.png' cannot be read: No such file or directory. Nothing was sent."
     assert said in story.log("there")
@@ -84,7 +94,25 @@ def test_children_die_while_the_api_takes_its_time(fleet: Fleet, emulator: Emula
     assert set(story.tries("submit")) == {2}
 
 
-def test_a_host_stands_still_between_intent_and_post(fleet: Fleet, far: EmulatorClient, network: Network) -> None:
+@pytest.fixture(scope="module")
+def handed_out(running_fleet: Fleet, services: dict[str, EmulatorClient]) -> Iterator[Story]:
+    """Start submits on a host whose broker soon takes them for lost; they go on beside the frozen host's."""
+    # The timeout, and how often Celery looks for what has passed it: by default every 100 s.
+    impatient = {"visibility_timeout": "6", "unacked_restore_interval": "2", "unacked_restore_throttle": "1"}
+    options = {f"celery_broker_transport_options.{name}": value for name, value in impatient.items()}
+    running_fleet.add_worker("worker-3", options)
+    emulator = services["pika_default"]
+    emulator.reset()
+    emulator.configure(seconds=100)
+    # Longer than three of these timeouts.
+    emulator.fault("submit", "slow", seconds=20, times=2)
+    yield Story(running_fleet, emulator, "on_the_third", "handed out", count=2)
+    running_fleet.kill("worker-3")
+
+
+def test_a_host_stands_still_between_intent_and_post(
+    fleet: Fleet, far: EmulatorClient, network: Network, handed_out: Story
+) -> None:
     """
     A whole host freezes for longer than Airflow waits for a heartbeat, then goes on.
 
@@ -115,21 +143,9 @@ def test_a_host_stands_still_between_intent_and_post(fleet: Fleet, far: Emulator
     assert story.cancels() == 0
 
 
-def test_celery_hands_a_task_out_again_in_the_middle_of_its_post(fleet: Fleet, flying: Flying) -> None:
+def test_celery_hands_a_task_out_again_in_the_middle_of_its_post(fleet: Fleet, handed_out: Story) -> None:
     """With a visibility timeout shorter than the POST each task is delivered twice or more, and still has one try."""
-    # The timeout, and how often Celery looks for what has passed it: by default every 100 s.
-    impatient = {"visibility_timeout": "6", "unacked_restore_interval": "2", "unacked_restore_throttle": "1"}
-    options = {f"celery_broker_transport_options.{name}": value for name, value in impatient.items()}
-    fleet.add_worker("worker-3", options)
-    try:
-        # The POST is longer than three of these timeouts.
-        story = flying("handed out again", answer=20, count=2, dag_id="on_the_third")
-        paid_once(story, 2)
-    finally:
-        fleet.kill("worker-3")
-    log = fleet.family.log("worker-3").read_text()
-    received = Counter(
-        part.split("]")[0] for part in log.split("Task execute_workload[")[1:] if "] received" in part[:50]
-    )
-    assert sum(count > 1 for count in received.values()) >= 2, received
-    assert story.tries("submit") == [1, 1]
+    paid_once(handed_out, 2)
+    received = Counter(re.findall(r"Task execute_workload\[(\S+)\] received", fleet.family.log("worker-3").read_text()))
+    assert sum(count > 1 for count in received.values()) == 2, received
+    assert handed_out.tries("submit") == [1, 1]

@@ -11,7 +11,7 @@ from airflow_provider_pika.transfers.pika import PikaDownloadOperator
 with DAG("on_the_third", schedule=None, default_args=RETRIES):
     EncryptTextOperator.partial(task_id="submit", message="THIRD", queue="worker-3").expand(prompt=prompts())
 
-with DAG("local_paths", schedule=None, default_args=RETRIES):
+with DAG("local_paths", schedule=None, default_args={**RETRIES, "pika_conn_id": "pika_network"}):
     # A relative path: on each host it leads to a folder of that host's.
     pictured = {"message": "LOCAL", "prompt": "{{ dag_run.conf['prompt'] }}", "image": "pictures/here.png"}
     here = EncryptTextOperator(
