@@ -35,6 +35,15 @@ test-system: .venv/.ready ## System tests: real Airflow processes (slow)
 	@echo "== system tests, Airflow 3.3"
 	@$(BIN)/python -m pytest tests/system -n 2 --dist loadgroup $(PYTEST_ARGS)
 
+.PHONY: fleet-ready
+fleet-ready:
+	@.ci/packages '/usr/lib/postgresql/*/bin/initdb,redis-server' postgresql redis-server
+
+.PHONY: test-fleet
+test-fleet: .venv/.ready fleet-ready ## A fleet on PostgreSQL, Celery and Redis, two of each process, killed and frozen
+	@echo "== tests of a fleet, Airflow 3.3"
+	@$(BIN)/python -m pytest tests/fleet $(PYTEST_ARGS)
+
 .PHONY: test-browser
 test-browser: .venv/.ready ## Airflow's pages in headless Chromium (SCREENSHOTS=docs renews the README's pictures)
 	@echo "== browser tests, Airflow 3.3"
@@ -96,6 +105,10 @@ bench: .venv/.ready ## What it costs beside the HTTP provider, to docs/benchmark
 soak: .venv/.ready ## 300 submits in any weather while processes die and freeze, to docs/soak.md (SOAK_ARGS="--submits 60 --seed 2")
 	@$(BIN)/python -m dev.soak $(SOAK_ARGS)
 
+.PHONY: soak-fleet
+soak-fleet: .venv/.ready fleet-ready ## 1,000 submits on a fleet, in pieces: it goes on where it was left, to docs/soak-fleet.md (SOAK_ARGS="--minutes 60")
+	@$(BIN)/python -m dev.soak.fleet $(SOAK_ARGS)
+
 .PHONY: lock
 lock: $(UV) ## Renew the pinned requirements (LOCK_ARGS=--upgrade for the newest)
 	@for v in 3.3 $(MATRIX) next; do \
@@ -109,7 +122,7 @@ lock: $(UV) ## Renew the pinned requirements (LOCK_ARGS=--upgrade for the newest
 
 .PHONY: clean
 clean: ## Remove environments, caches and what demo and tests left
-	rm -rf .venv .venvs .demo .bench dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venvs .demo .bench .soak-fleet dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package goes in editable, without its dependencies (they are pinned) and without build isolation (so is hatchling).

@@ -18,6 +18,7 @@ class AirflowApi:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.timeout = 60.0
         self._session = requests.Session()
         self._session.trust_env = False  # neither a proxy nor .netrc has a part in loopback
 
@@ -27,7 +28,7 @@ class AirflowApi:
             # All users are admins in this Airflow, so a token is to be had without a password.
             token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
-        answer = self._session.request(method, f"{self.url}/api/v2{path}", timeout=60, **kwargs)
+        answer = self._session.request(method, f"{self.url}/api/v2{path}", timeout=self.timeout, **kwargs)
         if not answer.ok:
             raise AirflowApiError(f"{method} {path}: {answer.status_code} {answer.text[:2000]}")
         return answer.json() if answer.content else None

@@ -1,7 +1,7 @@
 """
 Airflow's own database as the judge of a test.
 
-The journal is a table filled by SQLite triggers on ``task_instance``: unlike samples, it misses no change of
+The journal is a table filled by the database's triggers on ``task_instance``: unlike samples, it misses no change of
 state however short, and it stays when Airflow overwrites or deletes the row.
 """
 
@@ -14,22 +14,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_COLUMNS = "dag_id, run_id, task_id, map_index, state, try_number"
+COLUMNS = "dag_id, run_id, task_id, map_index, state, try_number"
 _NOW = "(julianday('now') - 2440587.5) * 86400.0"
 _JOURNAL = f"""
-CREATE TABLE IF NOT EXISTS dev_journal (at REAL, {_COLUMNS});
+CREATE TABLE IF NOT EXISTS dev_journal (id INTEGER PRIMARY KEY, at REAL, {COLUMNS});
 CREATE TRIGGER IF NOT EXISTS dev_journal_insert AFTER INSERT ON task_instance BEGIN
-  INSERT INTO dev_journal VALUES ({_NOW}, %(new)s);
+  INSERT INTO dev_journal (at, {COLUMNS}) VALUES ({_NOW}, %(new)s);
 END;
 CREATE TRIGGER IF NOT EXISTS dev_journal_update AFTER UPDATE OF state, try_number ON task_instance
 WHEN NEW.state IS NOT OLD.state OR NEW.try_number IS NOT OLD.try_number BEGIN
-  INSERT INTO dev_journal VALUES ({_NOW}, %(new)s);
+  INSERT INTO dev_journal (at, {COLUMNS}) VALUES ({_NOW}, %(new)s);
 END;
 """
 
@@ -42,26 +43,38 @@ def clean_env() -> dict[str, str]:
     return env
 
 
+def cache_of(python: Path, what: str) -> Path:
+    """Return where a freshly migrated database is kept: inside the environment's folder, one for each version."""
+    asked = "import sys; from importlib.metadata import version; print(sys.prefix, version('apache-airflow-core'))"
+    prefix, version = subprocess.check_output([python, "-c", asked], text=True).strip().rsplit(" ", 1)
+    cached = Path(prefix, "dev-cache", what.format(version))
+    cached.parent.mkdir(exist_ok=True)
+    return cached
+
+
+def migrate(python: Path, home: str, url: str | None = None) -> None:
+    """Let Airflow lay its tables, in a SQLite file of that home unless there is a URL."""
+    env = {**clean_env(), "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    if url:
+        env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
+    done = subprocess.run(
+        [python, "-m", "airflow", "db", "migrate"], env=env, text=True, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"airflow db migrate failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+
+
 def migrated_database(target: Path, python: Path | None = None) -> None:
     """
     Put a freshly migrated database at ``target``.
 
-    ``airflow db migrate`` runs once for each environment and Airflow version; its result is kept inside the
-    environment's folder and copied from then on.
+    ``airflow db migrate`` runs once for each environment and Airflow version; its result is copied from then on.
     """
     python = python or Path(sys.executable)
-    asked = "import sys; from importlib.metadata import version; print(sys.prefix, version('apache-airflow-core'))"
-    prefix, version = subprocess.check_output([python, "-c", asked], text=True).strip().rsplit(" ", 1)
-    cached = Path(prefix) / "dev-cache" / f"airflow-{version}.db"
+    cached = cache_of(python, "airflow-{}.db")
     if not cached.exists():
-        cached.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent) as home:
-            env = {**clean_env(), "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-            done = subprocess.run(
-                [python, "-m", "airflow", "db", "migrate"], env=env, text=True, capture_output=True, check=False
-            )
-            if done.returncode:
-                raise RuntimeError(f"airflow db migrate failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+            migrate(python, home)
             Path(home, "airflow.db").replace(cached)  # whole or not at all, should two do it at once
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(cached, target)
@@ -85,31 +98,28 @@ class Change:
         return self.task_id, self.map_index
 
 
-class AirflowDb:
-    """Read-only questions to the SQLite database of a running Airflow."""
+class AirflowDb(ABC):
+    """Questions to the database of a running Airflow, the same whichever database that is."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    url: str
 
-    def install_journal(self) -> None:
-        """Let the database keep the journal; call before Airflow starts."""
-        with closing(sqlite3.connect(self.path)) as connection:
-            columns = ", ".join(f"NEW.{name}" for name in _COLUMNS.split(", "))
-            if not self._has_map_index():
-                columns = columns.replace("map_index", "region_index")
-            connection.executescript(_JOURNAL % {"new": columns})
+    @abstractmethod
+    def prepare(self, python: Path) -> None:
+        """Have the tables of that environment's Airflow, and let the database keep the journal from now on."""
 
+    @abstractmethod
     def sql(self, query: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
-        """Return the rows of a query as dicts."""
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)) as connection:
-            connection.row_factory = sqlite3.Row
-            return [dict(row) for row in connection.execute(query, params)]
+        """Return the rows of a query as dicts; its parameters stand as ``?`` or as ``:name``."""
+
+    @abstractmethod
+    def tables(self) -> list[str]:
+        """Return the names of all tables."""
 
     def dump(self) -> Iterator[tuple[str, str]]:
         """Yield (table, text) for every row there is, to look for what must not be in it."""
-        for table in self.sql("SELECT name FROM sqlite_master WHERE type = 'table'"):
-            for row in self.sql(f'SELECT * FROM "{table["name"]}"'):
-                yield table["name"], " ".join(_text(value) for value in row.values())
+        for table in self.tables():
+            for row in self.sql(f'SELECT * FROM "{table}"'):
+                yield table, " ".join(_text(value) for value in row.values())
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the task instances of a run as they stand."""
@@ -120,8 +130,8 @@ class AirflowDb:
         )
 
     def _has_map_index(self) -> bool:
-        # Airflow 3.4 names it otherwise, and keeps earlier tries in the same table.
-        return bool(self.sql("SELECT 1 FROM pragma_table_info('task_instance') WHERE name = 'map_index'"))
+        """Airflow 3.4 names it otherwise, and keeps earlier tries in the same table."""
+        return True
 
     def task(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any] | None:
         """Return one task instance, None when there is none yet."""
@@ -131,8 +141,8 @@ class AirflowDb:
     def journal(self, dag_id: str, run_id: str | None = None, task_id: str | None = None) -> list[Change]:
         """Return all changes of state or try number, oldest first."""
         rows = self.sql(
-            f"SELECT at, {_COLUMNS} FROM dev_journal WHERE dag_id = :dag"
-            " AND (:run IS NULL OR run_id = :run) AND (:task IS NULL OR task_id = :task) ORDER BY rowid",
+            f"SELECT at, {COLUMNS} FROM dev_journal WHERE dag_id = :dag"
+            " AND (:run IS NULL OR run_id = :run) AND (:task IS NULL OR task_id = :task) ORDER BY id",
             {"dag": dag_id, "run": run_id, "task": task_id},
         )
         return [Change(**row) for row in rows]
@@ -152,6 +162,41 @@ class AirflowDb:
             elif not begun and change.state == state:
                 entered[change.key] = change
         return found + [(begun, time.time() - begun.at) for begun in entered.values()]
+
+
+class SqliteDb(AirflowDb):
+    """Airflow's database as a file, which is made when it is missing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # SQLite lets one write at a time; better to wait for the turn than to fail with "database is locked". But
+        # not for long: where the api-server's event loop waits for a write whose commit needs that very loop, both
+        # stand still until this is over (seen at clears), and then the loser is simply asked again.
+        self.url = f"sqlite:///{path}?timeout=10"
+
+    def prepare(self, python: Path) -> None:
+        """Lay the tables unless they are there, and the journal with them."""
+        if self.path.exists():
+            return
+        migrated_database(self.path, python)
+        with closing(sqlite3.connect(self.path)) as connection:
+            columns = ", ".join(f"NEW.{name}" for name in COLUMNS.split(", "))
+            if not self._has_map_index():
+                columns = columns.replace("map_index", "region_index")
+            connection.executescript(_JOURNAL % {"new": columns})
+
+    def sql(self, query: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
+        """Return the rows of a query as dicts."""
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(query, params)]
+
+    def tables(self) -> list[str]:
+        """Return the names of all tables."""
+        return [row["name"] for row in self.sql("SELECT name FROM sqlite_master WHERE type = 'table'")]
+
+    def _has_map_index(self) -> bool:
+        return bool(self.sql("SELECT 1 FROM pragma_table_info('task_instance') WHERE name = 'map_index'"))
 
 
 def _text(value: Any) -> str:

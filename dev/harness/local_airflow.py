@@ -22,7 +22,7 @@ from typing import Any
 from typing_extensions import Self
 
 from dev.harness.airflow_api import AirflowApi
-from dev.harness.airflow_db import AirflowDb, clean_env, migrated_database
+from dev.harness.airflow_db import AirflowDb, SqliteDb, clean_env
 from dev.harness.network import Network
 from dev.harness.processes import Family, free_port, tail, wait_until
 from dev.harness.runs import Runs
@@ -49,6 +49,8 @@ class LocalAirflow:
     """
     One Airflow: one api-server or more, scheduler with LocalExecutor, DAG processor, one triggerer or more, SQLite.
 
+    :class:`dev.harness.fleet.Fleet` is one with PostgreSQL, Celery and several of each.
+
     ``url`` is the first api-server, ``urls`` are all of them. ``front`` is the one address before them all, at which
     the connections go to each in turn; every process and the tests' own API client use it.
 
@@ -61,6 +63,8 @@ class LocalAirflow:
     :param triggerers: how many triggerers to start: ``triggerer``, ``triggerer-2``, …
     :param called_back: those of the connections whose service is to report the ends of jobs to this Airflow.
     :param api_servers: how many api-servers to start, each at a port of its own: ``api-server``, ``api-server-2``, …
+    :param schedulers: how many schedulers to start; SQLite bears one.
+    :param db: its database, a SQLite file in its folder by default.
     """
 
     def __init__(
@@ -74,9 +78,12 @@ class LocalAirflow:
         env: Mapping[str, str] | None = None,
         triggerers: int = 1,
         api_servers: int = 1,
+        schedulers: int = 1,
         called_back: Sequence[str] = (),
+        db: AirflowDb | None = None,
     ) -> None:
         self.home = home.resolve()
+        self.db = db or SqliteDb(self.home / "airflow.db")
         self.dags = dags.resolve()
         self.python = python or Path(sys.executable)
         self.urls = [f"http://127.0.0.1:{free_port()}" for _ in range(api_servers)]
@@ -84,8 +91,13 @@ class LocalAirflow:
         self._balancer = Network(*self.urls) if api_servers > 1 else None
         self.front = self._balancer.url if self._balancer else self.url
         self.logs = self.home / "logs"
-        self._servers = dict(zip(_numbered("api-server", api_servers), self.urls, strict=True))
-        self.names = [*self._servers, "scheduler", "dag-processor", *_numbered("triggerer", triggerers)]
+        self._servers = dict(zip(numbered("api-server", api_servers), self.urls, strict=True))
+        self.names = [
+            *self._servers,
+            *numbered("scheduler", schedulers),
+            "dag-processor",
+            *numbered("triggerer", triggerers),
+        ]
         options = {**self.options(), **(config or {})}
         reached = {"extra": {"callback_url": self.front}}
         known = {
@@ -97,12 +109,11 @@ class LocalAirflow:
                 **clean_env(),
                 "AIRFLOW_HOME": str(self.home),
                 "PYTHONUNBUFFERED": "1",
-                **{f"AIRFLOW__{key.replace('.', '__', 1).upper()}": value for key, value in options.items()},
+                **environment(options),
                 **{f"AIRFLOW_CONN_{key.upper()}": json.dumps(value) for key, value in known.items()},
                 **(env or {}),
             },
         )
-        self.db = AirflowDb(self.home / "airflow.db")
         self.api = AirflowApi(self.front)
         self.runs = Runs(self.api, self.db, self.logs)
 
@@ -120,10 +131,7 @@ class LocalAirflow:
             "core.fernet_key": base64.urlsafe_b64encode(os.urandom(32)).decode(),
             "core.execution_api_server_url": f"{self.front}/execution/",
             "core.min_serialized_dag_update_interval": "5",
-            # SQLite lets one write at a time; better to wait for the turn than to fail with "database is locked". But
-            # not for long: where the api-server's event loop waits for a write whose commit needs that very loop, both
-            # stand still until this is over (seen at clears), and then the loser is simply asked again.
-            "database.sql_alchemy_conn": f"sqlite:///{self.home / 'airflow.db'}?timeout=10",
+            "database.sql_alchemy_conn": self.db.url,
             "api.host": "127.0.0.1",
             "api.base_url": self.front,
             "api.workers": "1",
@@ -152,20 +160,18 @@ class LocalAirflow:
     def start(self, timeout: float = 120) -> None:
         """Start all processes at once and wait until all are at work; on any error nothing is left running."""
         try:
-            if not self.db.path.exists():
-                migrated_database(self.db.path, self.python)
-                self.db.install_journal()
+            self.db.prepare(self.python)
             # Without it, four starting processes would each write a commented configuration here.
             (self.home / "airflow.cfg").touch()
             if self._balancer:
                 self._balancer.__enter__()
-            since = _now()
+            since = now()
             for name in self.names:
                 self._launch(name)
             for name in self._servers:
                 self._wait_ready(name, since, timeout)
             for kind in JOB_TYPES:
-                self._wait_ready(kind, since, timeout, count=sum(_kind(name) == kind for name in self.names))
+                self._wait_ready(kind, since, timeout, count=sum(kind_of(name) == kind for name in self.names))
         except BaseException:
             self.stop(grace=3)
             raise
@@ -178,7 +184,7 @@ class LocalAirflow:
 
     def start_process(self, name: str, *, wait: bool = True, timeout: float = 60) -> None:
         """Start one process, one that was killed or a further triggerer (``triggerer-2``)."""
-        since = _now()
+        since = now()
         self._launch(name)
         if wait:
             self._wait_ready(name, since, timeout)
@@ -201,11 +207,17 @@ class LocalAirflow:
         return [process.pid for process in self.family.tree("scheduler")]
 
     def _launch(self, name: str) -> None:
+        self._start_airflow(name)
+
+    def _start_airflow(self, name: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+        self.family.start(name, [self.python, "-m", "airflow", *self._arguments(name)], env, cwd=cwd)
+
+    def _arguments(self, name: str) -> list[str]:
         at = ["--port", self._servers[name].rpartition(":")[2]] if name in self._servers else []
-        self.family.start(name, [self.python, "-m", "airflow", *COMMANDS[_kind(name)], *at])
+        return [*COMMANDS[kind_of(name)], *at]
 
     def _wait_ready(self, name: str, since: str, timeout: float, count: int = 1) -> None:
-        kind = _kind(name)
+        kind = kind_of(name)
 
         def check() -> bool:
             self.family.check()
@@ -220,15 +232,22 @@ class LocalAirflow:
         wait_until(check, f"{name} to be at work", timeout, detail=lambda: tail(self.family.log(name)))
 
 
-def _kind(name: str) -> str:
+def environment(options: Mapping[str, str]) -> dict[str, str]:
+    """Return Airflow options, by ``section.option``, as environment variables."""
+    return {f"AIRFLOW__{key.replace('.', '__', 1).upper()}": value for key, value in options.items()}
+
+
+def kind_of(name: str) -> str:
     """Return the kind of process a name stands for: ``triggerer-2`` is a triggerer."""
-    return name if name in COMMANDS else name.rpartition("-")[0]
+    head, _, number = name.rpartition("-")
+    return head if number.isdecimal() else name
 
 
-def _numbered(kind: str, count: int) -> list[str]:
+def numbered(kind: str, count: int) -> list[str]:
+    """Return the names of so many processes of a kind."""
     return [kind, *(f"{kind}-{number}" for number in range(2, count + 1))]
 
 
-def _now() -> str:
-    """Return the time as Airflow writes it to SQLite."""
+def now() -> str:
+    """Return the time as Airflow writes it to SQLite, and as PostgreSQL reads it."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")

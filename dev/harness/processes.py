@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -74,8 +75,21 @@ class Family:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._guard: subprocess.Popen[bytes] | None = None
 
-    def start(self, name: str, argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> None:
-        """Start one process; its output is appended to ``<logs>/<name>.log``."""
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        env: Mapping[str, str] | None = None,
+        *,
+        cwd: Path | None = None,
+        user: str | None = None,
+    ) -> None:
+        """
+        Start one process; its output is appended to ``<logs>/<name>.log``.
+
+        :param cwd: its working folder, ours by default
+        :param user: whom it runs as, for what refuses to run as root
+        """
         if self.alive(name):
             raise RuntimeError(f"{name} is already running")
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -88,6 +102,8 @@ class Family:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                cwd=cwd,
+                **({"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}),
             )
 
     def log(self, name: str) -> Path:
@@ -136,7 +152,7 @@ class Family:
         _send(process.pid, sig)
         for member in family:
             _send(member.pid, sig)
-        if sig in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        if sig in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             try:
                 process.wait(grace)
             except subprocess.TimeoutExpired as error:

@@ -49,7 +49,7 @@ class Runs:
             # A file that cannot be imported will not get better by waiting.
             broken = self.db.sql("SELECT filename, stacktrace FROM import_error")
             known = self.db.sql(
-                "SELECT 1 FROM dag JOIN serialized_dag USING (dag_id) WHERE dag_id = ? AND is_stale = 0", (dag_id,)
+                "SELECT 1 FROM dag JOIN serialized_dag USING (dag_id) WHERE dag_id = ? AND NOT is_stale", (dag_id,)
             )
             if broken and not known:
                 raise WaitError("\n".join(f"{row['filename']}:\n{row['stacktrace']}" for row in broken))

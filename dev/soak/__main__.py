@@ -16,9 +16,11 @@ from dev.harness.emulator import local_emulator
 from dev.harness.failing_secrets import Secrets
 from dev.harness.local_airflow import QUICK_TO_NOTICE, LocalAirflow
 from dev.harness.processes import WaitError
-from dev.soak.judge import Verdict
-from dev.soak.page import PAGE, page, table
+from dev.soak.chaos import Chaos
+from dev.soak.figures import Figures
+from dev.soak.page import PAGE, page
 from dev.soak.run import DAGS, Soak, say
+from dev.soak.weather import Weather
 
 QUEUE = 10
 
@@ -37,31 +39,22 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pika-soak-") as folder:
         home = options.keep or Path(folder)
         try:
-            soak, verdict = _soak(home, options)
+            figures = _soak(home, options)
         except KeyboardInterrupt:
             print("\nInterrupted; all processes are ended.", flush=True)
             return 130
         except WaitError as problem:
             print(f"The soak failed: {problem}", file=sys.stderr)
             return 1
-    for what, found in (
-        ("excess", verdict.excess),
-        ("lost", verdict.lost),
-        ("unknown", verdict.unknown),
-        ("strange", verdict.strange),
-    ):
-        for line in found:
-            print(f"  {what}: {line}", flush=True)
-    closing = table(soak, verdict)
-    print(f"\n{closing}\n", flush=True)
+    figures.tell()
     if not options.dry:
         command = f"python -m dev.soak --submits {options.submits} --minutes {options.minutes:g} --seed {options.seed}"
         PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(page(closing, command, QUEUE))
-    return int(verdict.broken or bool(verdict.strange))
+        PAGE.write_text(page(figures, command, QUEUE))
+    return int(not figures.good)
 
 
-def _soak(home: Path, options: argparse.Namespace) -> tuple[Soak, Verdict]:
+def _soak(home: Path, options: argparse.Namespace) -> Figures:
     flags = ("--quiet", "--max-jobs", str(QUEUE))
     with local_emulator(home, *flags) as emulator:
         say("starting Airflow")
@@ -71,8 +64,11 @@ def _soak(home: Path, options: argparse.Namespace) -> tuple[Soak, Verdict]:
         called_back = {**emulator.connection, "extra": {"callback_url": airflow.front}}
         secrets.keep({"pika_default": called_back})
         with airflow:
-            soak = Soak(airflow, emulator, secrets, submits=options.submits, seed=options.seed)
-            return soak, soak.run(options.minutes)
+            chaos = Chaos(airflow, options.seed, say)
+            weather = Weather(emulator, secrets, options.seed, say)
+            soak = Soak(airflow, emulator, chaos, weather, submits=options.submits, seed=options.seed)
+            verdict = soak.run(options.minutes)
+            return Figures.of(soak, verdict, wanted=options.submits)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 
@@ -26,7 +26,6 @@ WEIGHTS = {
     "dag-processor": 1,
 }
 TASKS = ("task", "worker", "frozen task", "frozen task with its supervisor")
-SERVICES = ("node", "triggerer", "api-server", "dag-processor")
 PAUSES = (10.0, 20.0)
 # A killed process is back after this, as if a service manager had started it anew.
 DOWN = (1.0, 5.0)
@@ -38,12 +37,19 @@ _PATIENCE = 6.0
 
 
 class Chaos:
-    """Kills processes of an Airflow by SIGKILL and starts them again; stops others and lets them go on."""
+    """
+    Kills processes of an Airflow by SIGKILL and starts them again; stops others and lets them go on.
 
-    def __init__(self, airflow: LocalAirflow, seed: int, say: Callable[[str], None]) -> None:
+    :param seed: what decides which process is struck, and for how long
+    """
+
+    weights: Mapping[str, int] = WEIGHTS
+
+    def __init__(self, airflow: LocalAirflow, seed: int | str, say: Callable[[str], None]) -> None:
         self.airflow = airflow
         self.kills: Counter[str] = Counter()
         self.freezes: Counter[str] = Counter()
+        self.restarts: Counter[str] = Counter()
         self._frozen: list[tuple[float, list[psutil.Process]]] = []
         self._random = random.Random(seed)
         self._say = say
@@ -62,26 +68,34 @@ class Chaos:
         if now < self._due:
             return
         self.postpone()
-        kind = self._draw(*WEIGHTS)
+        kind = self._draw(*self.weights)
         # Drawn whether needed or not, so that the next draw does not depend on what was there to be struck.
         down, frozen = self._random.uniform(*DOWN), self._random.uniform(*FROZEN)
         if kind in TASKS and not self._strike_task(kind, frozen):
-            kind = self._draw(*SERVICES)
-        if kind in SERVICES:
-            name = "scheduler" if kind == "node" else kind
-            self.airflow.kill(name, signal.SIGKILL, tree=True)
-            self._say(f"killed {kind}, back in {down:.0f} s")
-            time.sleep(down)
-            self.airflow.start_process(name, timeout=180)
-        (self.freezes if kind.startswith("frozen") else self.kills)[kind] += 1
+            kind = self._draw(*(kind for kind in self.weights if kind not in TASKS))
+        if kind in TASKS:
+            (self.freezes if kind.startswith("frozen") else self.kills)[kind] += 1
+        else:
+            self._strike_service(kind, down, frozen)
 
     def end(self) -> None:
         """Let everything frozen go on."""
         self._thaw([processes for _, processes in self._frozen])
         self._frozen = []
 
+    def mend(self) -> None:
+        """Start again what has died, where that is not done at once."""
+
     def _draw(self, *kinds: str) -> str:
-        return self._random.choices(kinds, [WEIGHTS[kind] for kind in kinds])[0]
+        return self._random.choices(kinds, [self.weights[kind] for kind in kinds])[0]
+
+    def _strike_service(self, kind: str, down: float, frozen: float) -> None:  # noqa: ARG002 - for those who freeze them
+        name = "scheduler" if kind == "node" else kind
+        self.airflow.kill(name, signal.SIGKILL, tree=True)
+        self._say(f"killed {kind}, back in {down:.0f} s")
+        time.sleep(down)
+        self.airflow.start_process(name, timeout=180)
+        self.kills[kind] += 1
 
     def _strike_task(self, kind: str, seconds: float) -> bool:
         """Kill or freeze the process of a running task, or what supervises it; return False if no task runs."""
@@ -91,22 +105,25 @@ class Chaos:
         try:
             task = psutil.Process(self._random.choice(wait_until(self._running, "a running task", _PATIENCE)))
             supervisor = task.parent()
-            if kind != "task" and (supervisor is None or supervisor.pid == self.airflow.family.pid("scheduler")):
+            if kind != "task" and (supervisor is None or supervisor.pid not in self.airflow.worker_pids()):
                 return False
             if not freeze:
                 (supervisor if kind == "worker" and supervisor else task).kill()
                 self._say(f"killed {kind}")
                 return True
-            # Not cut in two by an error: what is stopped is in the list of what is to go on.
-            processes: list[psutil.Process] = []
-            self._frozen.append((time.monotonic() + seconds, processes))
-            for process in [supervisor, task] if supervisor and "supervisor" in kind else [task]:
-                processes.append(process)
-                process.suspend()
+            self._freeze([supervisor, task] if supervisor and "supervisor" in kind else [task], seconds)
         except (AssertionError, psutil.Error):  # none runs, or it has just ended
             return False
         self._say(f"{kind}, for {seconds:.0f} s")
         return True
+
+    def _freeze(self, processes: Sequence[psutil.Process], seconds: float) -> None:
+        # Not cut in two by an error: what is stopped is in the list of what is to go on.
+        stopped: list[psutil.Process] = []
+        self._frozen.append((time.monotonic() + seconds, stopped))
+        for process in processes:
+            stopped.append(process)
+            process.suspend()
 
     def _running(self) -> list[int]:
         """Return the pids of running tasks that are not frozen."""

@@ -11,7 +11,6 @@ import requests
 
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.airflow_api import AirflowApiError
-from dev.harness.failing_secrets import Secrets
 from dev.harness.local_airflow import LocalAirflow
 from dev.soak.chaos import Chaos
 from dev.soak.judge import Verdict, film_of, judge
@@ -27,20 +26,31 @@ _BEGUN = time.monotonic()
 
 class Soak:
     """
-    One soak.
+    One soak, or one piece of a long one.
 
-    :param submits: how many films to submit in all
+    :param submits: how many films to submit
+    :param seed: what decides the films
+    :param first: the number of the first one
     """
 
     def __init__(
-        self, airflow: LocalAirflow, emulator: EmulatorClient, secrets: Secrets, *, submits: int, seed: int
+        self,
+        airflow: LocalAirflow,
+        emulator: EmulatorClient,
+        chaos: Chaos,
+        weather: Weather,
+        *,
+        submits: int,
+        seed: int,
+        first: int = 0,
     ) -> None:
         self.airflow = airflow
         self.emulator = emulator
         self.submits = submits
         self.seed = seed
-        self.chaos = Chaos(airflow, seed, say)
-        self.weather = Weather(emulator, secrets, seed, say)
+        self.first = first
+        self.chaos = chaos
+        self.weather = weather
         self.runs: dict[str, str] = {}
         self.asked = 0
         self.minutes = 0.0
@@ -65,6 +75,7 @@ class Soak:
         say("the storm is over; waiting for all to end")
         end = time.monotonic() + DRAIN
         while self._open_runs() and time.monotonic() < end:
+            self.chaos.mend()
             self._tell()
             time.sleep(1)
         return judge(self.airflow, self.emulator.counters(), self.runs, left=self._open_runs())
@@ -95,7 +106,7 @@ class Soak:
     def _wave(self) -> None:
         count = min(WAVE, self.submits - self.asked)
         run_id, dag_id = f"wave_{len(self.runs) + 1}", next(self._shapes)
-        markers = [film(self.seed, self.asked + number).markers for number in range(count)]
+        markers = [film(self.seed, self.first + self.asked + number).markers for number in range(count)]
         for _ in range(60):
             try:
                 self.airflow.api.trigger(dag_id, conf={"markers": markers}, run_id=run_id)

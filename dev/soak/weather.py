@@ -102,7 +102,7 @@ class Weather:
     :param say: takes a line of progress
     """
 
-    def __init__(self, emulator: EmulatorClient, secrets: Secrets, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(self, emulator: EmulatorClient, secrets: Secrets, seed: int | str, say: Callable[[str], None]) -> None:
         self.outages = 0
         self._emulator = emulator
         self._secrets = secrets

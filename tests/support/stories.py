@@ -6,7 +6,9 @@ from typing import Any
 
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import LocalAirflow
+from dev.harness.network import Network
 from dev.harness.processes import wait_until
+from dev.harness.runs import TaskProcesses
 
 
 class Story:
@@ -52,6 +54,13 @@ class Story:
             timeout,
             interval=0.05,
         )
+
+    def at_the_door(self, network: Network) -> TaskProcesses:
+        """Return the processes of its first mapped submit once its intent is stored and its ``connect()`` hangs."""
+        self.has_intents()
+        processes = self.airflow.runs.task_processes(self.dag_id, self.run_id, "submit", 0)
+        wait_until(lambda: network.holds(processes.task), "the submit to connect", 10, interval=0.05)
+        return processes
 
     def cancels(self) -> int:
         """Return how many cancels the API was asked for jobs of this story."""

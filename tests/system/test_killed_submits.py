@@ -15,7 +15,6 @@ from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import LocalAirflow
 from dev.harness.network import Network, freeze, thaw
 from dev.harness.processes import wait_until
-from dev.harness.runs import TaskProcesses
 from dev.soak.judge import UNKNOWN
 from tests.support.stories import Story
 
@@ -40,14 +39,6 @@ def has_pending(pid: int, sig: int) -> bool:
         status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         return bool((int(status["ShdPnd"], 16) | int(status["SigPnd"], 16)) >> (sig - 1) & 1)
     return False
-
-
-def at_the_door(story: Story, network: Network) -> TaskProcesses:
-    """Return the processes of a story's submit once its intent is stored and its ``connect()`` hangs."""
-    story.has_intents()
-    processes = story.airflow.runs.task_processes(story.dag_id, story.run_id, "submit", 0)
-    wait_until(lambda: network.holds(processes.task), "the submit to connect", 10, interval=0.05)
-    return processes
 
 
 def test_a_node_killed_with_short_jobs_in_flight(mortal: LocalAirflow, emulator: EmulatorClient) -> None:
@@ -93,7 +84,7 @@ def test_sigterm_between_intent_and_first_byte(mortal: LocalAirflow, far: Emulat
     """Airflow lets a process go on for seconds after SIGTERM: it sends nothing, and the retry makes the one job."""
     network.hold()
     story = Story(mortal, far, "six_network", "terminated", count=1)
-    os.kill(at_the_door(story, network).task, signal.SIGTERM)
+    os.kill(story.at_the_door(network).task, signal.SIGTERM)
     network.release()
     story.ends(timeout=240)
     assert story.tries("submit") == [2]
@@ -107,7 +98,7 @@ def test_marked_failed_between_intent_and_first_byte(
     network.hold()
     before = network.accepted
     story = Story(mortal, far, "six_network", "marked failed", count=1)
-    processes = at_the_door(story, network)
+    processes = story.at_the_door(network)
     freeze([processes.task])
     try:
         network.release()
@@ -133,7 +124,7 @@ def test_frozen_between_intent_and_first_byte(mortal: LocalAirflow, far: Emulato
     frozen = []
     try:
         for story in stories:
-            processes = at_the_door(story, network)
+            processes = story.at_the_door(network)
             frozen.append([processes.supervisor, processes.task])
             freeze(frozen[-1])
         network.release()

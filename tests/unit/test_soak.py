@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from airflow_provider_pika.emulator.faults import Fault
 from airflow_provider_pika.emulator.markers import read_markers
+from dev.soak.figures import Figures
 from dev.soak.judge import UNKNOWN, Film, Verdict, film_of
 from dev.soak.weather import LATE, LISTED, READS, SECONDS, SPOILT, SUBMITS, film
 
@@ -100,3 +103,16 @@ def test_a_run_that_made_nothing_or_did_not_end_is_strange(films, ended, strange
     verdict = Verdict()
     verdict.add_run("wave_1", films=films, ended=ended)
     assert verdict.strange == strange
+
+
+def test_the_figures_of_a_long_soak_are_kept_between_its_pieces(tmp_path):
+    kept = tmp_path / "state" / "seed-1.json"
+    for asked in (10, 25):
+        figures = Figures.read(kept, wanted=1000)
+        figures.add(Figures(25, asked, pieces=1, kills=Counter(task=2), restarts=Counter(Redis=1), lost=["f: job:1"]))
+        figures.keep(kept)
+    figures = Figures.read(kept, wanted=1000)
+    assert (figures.asked, figures.pieces, figures.kills, figures.lost) == (35, 2, {"task": 4}, ["f: job:1"] * 2)
+    assert not figures.good
+    for row in ("35 of 1000, in 2 pieces", "| restarted | 2 Redis |", "| **lost jobids** | **2** |"):
+        assert row in figures.table()

@@ -1,0 +1,151 @@
+"""Two hosts: the main job on both, what a local path means there, and hosts that die or stand still."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from airflow_provider_pika.emulator.client import EmulatorClient
+from dev.harness.fleet import Fleet
+from dev.harness.network import Network, freeze, thaw
+from dev.harness.processes import wait_until
+from dev.soak.judge import UNKNOWN
+from tests.fleet.conftest import Flying, asked, hosts, paid_once
+from tests.support.stories import Story
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(1000)
+
+
+@pytest.fixture(scope="module")
+def local_paths(running_fleet: Fleet, services: dict[str, EmulatorClient]) -> Story:
+    """Start the tasks with local paths; they go on beside the main job, on the other emulator."""
+    pictures = running_fleet.host("worker") / "pictures"
+    pictures.mkdir()
+    (pictures / "here.png").write_bytes(PNG)
+    services["pika_network"].reset()
+    return Story(running_fleet, services["pika_network"], "local_paths", "local [emulator:seconds=10]")
+
+
+def test_six_mapped_jobs_on_two_hosts(fleet: Fleet, flying: Flying, local_paths: Story) -> None:
+    """The submits land on both hosts; each task has one job and one try, and no job is looked at sooner than 10 s."""
+    story = flying("two hosts", answer=8, lasts=25, dag_id="mapped")
+    paid_once(story)
+    assert set(hosts(story).values()) == set(fleet.workers)
+    assert set(story.tries("submit") + story.tries("wait")) == {1}
+    assert (story.emulator.counters()["polls"]["smallest_gap"] or 10) >= 10
+    assert len(fleet.db.spells("deferred", story.dag_id, story.run_id, "wait")) == 6
+
+
+def test_a_local_path_is_one_hosts_own(fleet: Fleet, local_paths: Story) -> None:
+    """An image that lies on the other host fails its task at once, unpaid; a film lies where its download ran."""
+    story = local_paths
+    story.ends("failed")
+    assert asked(story.emulator) == len(story.jobs()) == 1
+    assert story.task("there", "failed")["try_number"] == 1
+    said = "The image 'pictures/here.png' cannot be read: No such file or directory. Nothing was sent."
+    assert said in story.log("there")
+    (film,) = (fleet.host("worker-2") / "films").iterdir()
+    assert story.xcom("download") == [film.as_uri()]
+    assert not (fleet.host("worker") / "films").exists()
+
+
+def test_a_host_dies(fleet: Fleet, flying: Flying) -> None:
+    """SIGKILL of a worker and all below it: its tasks are tried again and adopt their jobs; the other host goes on."""
+    story = flying("host dies", answer=30)
+    struck = {index for index, host in hosts(story).items() if host == "worker"}
+    assert 0 < len(struck) < 6
+    fleet.kill("worker")
+    fleet.mend()
+    paid_once(story)
+    assert dict(enumerate(story.tries("submit"))) == {index: 1 + (index in struck) for index in range(6)}
+
+
+def test_a_workers_main_process_dies(fleet: Fleet, flying: Flying) -> None:
+    """SIGKILL of Celery's main process alone, while its children go on with their submits."""
+    story = flying("main process dies", answer=20)
+    fleet.kill("worker", tree=False)
+    fleet.mend()
+    paid_once(story)
+
+
+def test_children_die_while_the_api_takes_its_time(fleet: Fleet, emulator: EmulatorClient) -> None:
+    """
+    Celery reports dead children at once, so the retries come before there is any job to be found.
+
+    On one host the children die alone, and the tasks they watched over send on; on the other everything below the main
+    process dies. The API makes the jobs all the same, and the retries find all six.
+    """
+    emulator.configure(seconds=100)
+    emulator.fault("submit", "slow_take", seconds=30, times=6)
+    story = Story(fleet, emulator, "six", "children die")
+    wait_until(lambda: asked(emulator) == 6, "six submits to arrive", 60)
+    time.sleep(1)  # for their bodies
+    assert len(set(hosts(story).values())) == 2
+    for process in psutil.Process(fleet.family.pid("worker")).children():
+        process.kill()
+    for process in fleet.family.tree("worker-2"):
+        process.kill()
+    paid_once(story)
+    assert set(story.tries("submit")) == {2}
+
+
+@pytest.fixture(scope="module")
+def handed_out(running_fleet: Fleet, services: dict[str, EmulatorClient]) -> Iterator[Story]:
+    """Start submits on a host whose broker soon takes them for lost; they go on beside the frozen host's."""
+    # The timeout, and how often Celery looks for what has passed it: by default every 100 s.
+    impatient = {"visibility_timeout": "6", "unacked_restore_interval": "2", "unacked_restore_throttle": "1"}
+    options = {f"celery_broker_transport_options.{name}": value for name, value in impatient.items()}
+    running_fleet.add_worker("worker-3", options)
+    emulator = services["pika_default"]
+    emulator.reset()
+    emulator.configure(seconds=100)
+    # Longer than three of these timeouts.
+    emulator.fault("submit", "slow", seconds=20, times=2)
+    yield Story(running_fleet, emulator, "on_the_third", "handed out", count=2)
+    running_fleet.kill("worker-3")
+
+
+def test_a_host_stands_still_between_intent_and_post(
+    fleet: Fleet, far: EmulatorClient, network: Network, handed_out: Story
+) -> None:
+    """
+    A whole host freezes for longer than Airflow waits for a heartbeat, then goes on.
+
+    The retry runs on the other host meanwhile. Whatever it came to, the thawed host sends nothing more.
+    """
+    far.configure(seconds=100)
+    network.hold()
+    before = network.accepted
+    story = Story(fleet, far, "six_network", "host stands still", count=1)
+    story.at_the_door(network)
+    (host,) = hosts(story).values()
+    frozen = [fleet.family.pid(host), *(process.pid for process in fleet.family.tree(host))]
+    freeze(frozen)
+    try:
+        network.release()
+        wait_until(lambda: network.accepted > before, "the connection of the frozen task", 60)
+        wait_until(lambda: story.tries("submit") == [2], "the next try", 120)
+        story.task("submit", "running", "up_for_reschedule", map_index=0)
+        sent = asked(far)
+    finally:
+        thaw(frozen)
+    assert hosts(story)[0] != host
+    time.sleep(8)
+    assert asked(far) == sent, "the thawed host has sent its submit"
+    end = story.ends("success", "failed", timeout=200)
+    assert asked(far) == len(story.jobs()) <= 1
+    assert len(story.jobs()) == 1 if end == "success" else UNKNOWN in story.log("submit", 0)
+    assert story.cancels() == 0
+
+
+def test_celery_hands_a_task_out_again_in_the_middle_of_its_post(fleet: Fleet, handed_out: Story) -> None:
+    """With a visibility timeout shorter than the POST each task is delivered twice or more, and still has one try."""
+    paid_once(handed_out, 2)
+    received = Counter(re.findall(r"Task execute_workload\[(\S+)\] received", fleet.family.log("worker-3").read_text()))
+    assert sum(count > 1 for count in received.values()) == 2, received
+    assert handed_out.tries("submit") == [1, 1]

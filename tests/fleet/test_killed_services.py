@@ -1,0 +1,53 @@
+"""What serves the workers dies, with submits in flight or waits under way: one job for each task, all collected."""
+
+from __future__ import annotations
+
+from dev.harness.fleet import Fleet
+from dev.harness.processes import wait_until
+from tests.fleet.conftest import Flying, paid_once
+from tests.support.stories import Story
+
+
+def deferred(story: Story) -> int:
+    """Return how many waits lie with the triggerers."""
+    rows = story.airflow.db.tasks(story.dag_id, story.run_id)
+    return sum(row["task_id"] == "wait" and row["state"] == "deferred" for row in rows)
+
+
+def test_a_triggerer_dies_with_waits(fleet: Fleet, flying: Flying) -> None:
+    """SIGKILL of one of two triggerers: the other takes its waits over, in the same try."""
+    story = flying("triggerer dies", answer=1, lasts=60, dag_id="mapped")
+    wait_until(lambda: deferred(story) == 6, "six waits", 90)
+    fleet.kill("triggerer")
+    paid_once(story)
+    assert set(story.tries("wait")) == {1}
+    assert (story.emulator.counters()["polls"]["smallest_gap"] or 10) >= 10
+
+
+def test_a_scheduler_and_an_api_server_die(fleet: Fleet, flying: Flying) -> None:
+    """SIGKILL of one of two schedulers and one of two api-servers with submits in flight costs them not even a try."""
+    story = flying("scheduler and api-server die", answer=15)
+    fleet.kill("scheduler")
+    fleet.kill("api-server")
+    paid_once(story)
+    assert set(story.tries("submit")) == {1}
+
+
+def test_redis_dies(fleet: Fleet, flying: Flying) -> None:
+    """Redis is killed and comes back with submits in flight."""
+    story = flying("redis dies", answer=15)
+    fleet.restart_redis()
+    paid_once(story)
+
+
+def test_postgres_ends_at_once(fleet: Fleet, flying: Flying) -> None:
+    """PostgreSQL is restarted as after a crash, with submits in flight; what dies of it is started again."""
+    story = flying("postgres ends", answer=20)
+    fleet.restart_postgres()
+
+    def ended() -> bool:
+        fleet.mend()
+        return fleet.runs.state(story.dag_id, story.run_id) in {"success", "failed"}
+
+    wait_until(ended, "the run to end", 240)
+    paid_once(story)
