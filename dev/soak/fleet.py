@@ -31,6 +31,10 @@ KEPT = ROOT / ".soak-fleet"
 QUEUE = 10
 # A frozen api-server answers nobody; the other one is asked soon.
 _API_TIMEOUT = 10.0
+# How many minutes the weather of a piece lasts: enough for all of its submits, and no longer. At its end a few look for
+# a lost job, and all blows would fall on these few: each begins its search anew, and none would ever end it.
+_LEAST_STORM = 2.0
+_A_SUBMIT = 0.2
 _HEADER = """\
 # Soak of a fleet
 
@@ -99,7 +103,7 @@ def _piece(so_far: Figures, options: argparse.Namespace) -> Figures:
             with fleet:
                 chaos, weather = FleetChaos(fleet, seed, say), Weather(emulator, secrets, seed, say)
                 soak = Soak(fleet, emulator, chaos, weather, submits=submits, seed=options.seed, first=so_far.asked)
-                verdict = soak.run(max(15.0, submits))
+                verdict = soak.run(_LEAST_STORM + submits * _A_SUBMIT)
                 return Figures.of(soak, verdict, wanted=options.submits)
 
 
