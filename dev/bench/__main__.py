@@ -33,14 +33,16 @@ BENCHES: dict[str, Callable[[], Section]] = {
     "uncontended": real_airflow.uncontended,
     "watch": real_airflow.watch,
     "queue": real_airflow.queue,
-    "callbacks": callbacks.run,
+    "callbacks": callbacks.ends,
+    "callbacks-line": callbacks.line,
+    "callbacks-killed": callbacks.killed,
     "thousand": thousand.run,
     "ten-thousand": thousand.tenfold,
     "heard": thousand.heard,
     "transfer": transfer,
 }
 # Who asks for the first gets the others too.
-TOGETHER = {"thousand": ["ten-thousand"]}
+TOGETHER = {"thousand": ["ten-thousand"], "callbacks": ["callbacks-line", "callbacks-killed"]}
 
 
 def main() -> int:

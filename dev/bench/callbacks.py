@@ -17,36 +17,49 @@ KILLED = 10
 RETRY_AFTER = (15, 65)
 ENDING = "ours_one_30_ends"
 SUBMITS = "ours_submits"
+_FLEET = "Two triggerers and two api-servers, 30 s polls"
 
 
-def run(*, rounds: int = 2, queued: int = 40) -> Section:
-    """Watch ends, a full queue and killed nodes, first by polling alone and then with callbacks."""
+def ends(*, rounds: int = 2) -> Section:
+    """Watch jobs end, first by polling alone and then with callbacks."""
     with stand(triggerers=2, api_servers=2) as place:
-        polled, polled_queue = _ends(place, rounds), place.run("ours_two_30", spread(queued, 60, 90))
+        polled = _ends(place, rounds)
     with stand(triggerers=2, api_servers=2, callbacks=True) as place:
-        told, told_queue = _ends(place, rounds), place.run("ours_two_30", spread(queued, 60, 90))
-    with stand(triggerers=2, api_servers=2, callbacks=True, config=QUICK_TO_NOTICE) as place:
-        adopted = {pause: _killed(place, pause) for pause in RETRY_AFTER}
+        told = _ends(place, rounds)
     rows = [
         *_compared("job's end → read, s", polled["read"], told["read"], 1.0, 2.5),
-        *_compared("job's end → task done (end_from_trigger), s", polled["done"], told["done"], 2.0, None),
-        *_queue(polled_queue, told_queue, queued),
-        *(
-            at_least(
-                f"adopted of {KILLED} jobs of {SHORT} s whose node died before the answer, tried after {pause} s",
-                count,
-                KILLED,
-                "{:.0f}",
-            )
-            for pause, count in adopted.items()
-        ),
+        *_compared("job's end → task done, s", polled["done"], told["done"], 2.0, None),
     ]
     about = (
-        f"Two triggerers and two api-servers, 30 s polls. {rounds} times {QUEUE} jobs of 20 to 50 s with room for all,"
-        f" each one task that ends in the triggerer; {queued} jobs of 60 to 90 s through a queue of {QUEUE}, submit and"
-        f" sensor; and {KILLED} submits whose node is killed between POST and answer, twice."
+        f"{_FLEET}. {rounds} times {QUEUE} jobs of 20 to 50 s with room for all, each one task that ends in the"
+        " triggerer (end_from_trigger)."
     )
     return Section("callbacks", about, rows, other="polling alone")
+
+
+def line(*, queued: int = 40) -> Section:
+    """Let jobs through a full queue, first by polling alone and then with callbacks."""
+    with stand(triggerers=2, api_servers=2) as place:
+        polled = place.run("ours_two_30", spread(queued, 60, 90))
+    with stand(triggerers=2, api_servers=2, callbacks=True) as place:
+        told = place.run("ours_two_30", spread(queued, 60, 90))
+    about = (
+        f"{_FLEET}. {queued} jobs of 60 to 90 s through a queue of {QUEUE}, submit and sensor. Busy is counted as in"
+        " the section queue."
+    )
+    return Section("callbacks-line", about, _queue(polled, told, queued), other="polling alone")
+
+
+def killed() -> Section:
+    """Kill the node between POST and answer, with jobs that end before anybody could look for them."""
+    with stand(triggerers=2, api_servers=2, callbacks=True, config=QUICK_TO_NOTICE) as place:
+        adopted = {pause: _killed(place, pause) for pause in RETRY_AFTER}
+    rows = [at_least(f"adopted, tried after {pause} s", count, KILLED, "{:.0f}") for pause, count in adopted.items()]
+    about = (
+        f"{_FLEET}, with callbacks. {KILLED} submits of jobs of {SHORT} s, all of whose node is killed between POST and"
+        " answer; how many of the jobs are adopted by the retries."
+    )
+    return Section("callbacks-killed", about, rows, other="–")
 
 
 def _ends(place: Stand, rounds: int) -> dict[str, list[float]]:
