@@ -5,7 +5,7 @@ UV := .venv/bin/uv
 BIN := .venv/bin
 MATRIX := 3.1 3.2
 PYTEST_ARGS ?=
-# Two at once, each with an Airflow database of its own: much of the time is waiting for sockets and processes.
+# Two at once, each with an Airflow of its own and a module at a time: much of it is waiting for sockets and processes.
 TOGETHER := -n 2 --dist loadscope
 # Tests and processes started here must not pick up somebody's own Airflow or virtual environment.
 unexport VIRTUAL_ENV AIRFLOW_HOME PYTHONPATH
@@ -33,7 +33,7 @@ test: .venv/.ready ## Unit and integration tests on Airflow 3.3
 .PHONY: test-system
 test-system: .venv/.ready ## System tests: real Airflow processes (slow)
 	@echo "== system tests, Airflow 3.3"
-	@$(BIN)/python -m pytest tests/system -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/system $(TOGETHER) $(PYTEST_ARGS)
 
 .PHONY: fleet-ready
 fleet-ready:

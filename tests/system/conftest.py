@@ -30,20 +30,11 @@ TOKEN = "user:4242-systemtesttokenthatmustnotleak"
 SERVICES = ("pika_network", "pika_vault", "pika_late", "pika_pages", "pika_drip")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """
-    Give every test here ten minutes, unless it says otherwise; these are stories, not units.
-
-    Two run at a time, for most of it is waiting; those of one Airflow stay in one process. As soon as it is collected,
-    because pytest-xdist reads the groups before any other hook sees the whole list.
-    """
-    if Path(__file__).parent not in item.path.parents:
-        return
-    if not item.get_closest_marker("timeout"):
-        item.add_marker(pytest.mark.timeout(600))
-    shared = [name for name in ("mortal", "airflow", "called", "started") if name in item.fixturenames]
-    if shared:
-        item.add_marker(pytest.mark.xdist_group(shared[0]))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test here ten minutes, unless it says otherwise; these are stories, not units."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")
