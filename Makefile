@@ -33,7 +33,9 @@ test: .venv/.ready ## Unit and integration tests on Airflow 3.3
 .PHONY: test-system
 test-system: .venv/.ready ## System tests: real Airflow processes (slow)
 	@echo "== system tests, Airflow 3.3"
-	@$(BIN)/python -m pytest tests/system $(TOGETHER) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/system --ignore tests/system/test_callbacks.py $(TOGETHER) $(PYTEST_ARGS)
+	@echo "== system tests of callbacks, which are of seconds and so run alone"
+	@$(BIN)/python -m pytest tests/system/test_callbacks.py $(PYTEST_ARGS)
 
 .PHONY: fleet-ready
 fleet-ready:
