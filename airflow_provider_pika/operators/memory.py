@@ -172,17 +172,15 @@ class SubmitMemory:
         try:
             if earlier:
                 # As of this try, or a clear would begin anew with each leg, and the queue's timeout with it.
-                self.keep(
-                    inputs=earlier.inputs,
-                    reply_ref=earlier.reply_ref,
-                    trusted=earlier.trusted,
-                    asked_at=earlier.asked_at,
-                    lost=earlier.lost,
-                    mailbox=earlier.mailbox,
-                    sends=earlier.sends if self._wrote(earlier) else 0,
-                    polls=earlier.polls,
-                    is_given_up=True,
-                    ruled_out=ruled_out,
+                self.save(
+                    replace(
+                        earlier,
+                        max_tries=self.ti.max_tries,
+                        try_number=self.ti.try_number,
+                        queued_since=self.queued_since,
+                        sends=earlier.sends if self._wrote(earlier) else 0,
+                        ruled_out=ruled_out,
+                    )
                 )
             else:
                 self.keep(ruled_out=ruled_out)
