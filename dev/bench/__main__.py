@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from dev.bench import callbacks, imports, real_airflow, thousand
+from dev.bench import callbacks, database, imports, real_airflow, thousand
 from dev.bench.report import PAGE, Row, Section, store
 from dev.harness.processes import WaitError
 
@@ -39,6 +39,7 @@ BENCHES: dict[str, Callable[[], Section]] = {
     "thousand": thousand.run,
     "ten-thousand": thousand.tenfold,
     "heard": thousand.heard,
+    "database": database.run,
     "transfer": transfer,
 }
 # Who asks for the first gets the others too.
