@@ -124,7 +124,7 @@ lock: $(UV) ## Renew the pinned requirements (LOCK_ARGS=--upgrade for the newest
 
 .PHONY: clean
 clean: ## Remove environments, caches and what demo and tests left
-	rm -rf .venv .venvs .demo .bench .soak-fleet dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venvs .demo .bench dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package goes in editable, without its dependencies (they are pinned) and without build isolation (so is hatchling).

@@ -86,7 +86,7 @@ class Figures:
         """Keep the figures in a file, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_suffix(".half")
-        half.write_text(json.dumps(vars(self), indent=1))
+        half.write_text(json.dumps(vars(self), indent=1) + "\n")
         half.replace(path)
 
     def add(self, piece: Figures) -> None:

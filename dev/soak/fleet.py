@@ -2,7 +2,8 @@
 ``make soak-fleet``: the soak on a fleet, in pieces, so that it can run longer than one sitting.
 
 Each piece has a fleet and an emulator of its own, goes on with the films where the last piece ended, and adds its
-figures to a file. A piece that is interrupted counts for nothing. The page docs/soak-fleet.md shows what all came to.
+figures to a file beside the page. A piece that is interrupted counts for nothing. The page docs/soak-fleet.md shows
+what all came to; both are committed, so that the next sitting may be another person's on another machine.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from dev.soak.run import DAGS, Soak, say
 from dev.soak.weather import Weather
 
 PAGE = ROOT / "docs" / "soak-fleet.md"
-KEPT = ROOT / ".soak-fleet"
 QUEUE = 10
 # A frozen api-server answers nobody; the other one is asked soon.
 _API_TIMEOUT = 10.0
@@ -59,12 +59,12 @@ def main() -> int:
     parser.add_argument("--piece", type=int, default=50, help="submits of one piece")
     parser.add_argument("--minutes", type=float, default=600, help="begin no further piece after this")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--state", type=Path, default=KEPT, help="the folder that keeps the figures between sittings")
+    parser.add_argument("--state", type=Path, default=PAGE.parent, help="where the figures are kept between sittings")
     parser.add_argument("--fresh", action="store_true", help="forget earlier sittings")
     options = parser.parse_args()
     # Ended from outside as by Ctrl-C: whatever was started ends first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    kept = options.state / f"seed-{options.seed}.json"
+    kept = options.state / f"soak-fleet-{options.seed}.json"
     if options.fresh:
         kept.unlink(missing_ok=True)
     figures = Figures.read(kept, wanted=options.submits)
