@@ -124,7 +124,7 @@ def _heard_section(polled: dict[str, Any], figures: dict[str, Any], count: int) 
         name="heard",
         about=(
             f"The bench of {count:,} waiters, once more and then on a connection with callbacks: each second the runner"
-            f" asks for the bells, {BELLS:,} of which are for jobs of others; a bell is rung for each job that ends. The"
+            f" asks for the bells, {BELLS:,} of which are for jobs of others; a bell is rung for each that ends. The"
             " runner's side of a question is real; the supervisor answers it itself, instead of asking an api-server."
         ),
         other="only sleeping",
