@@ -7,7 +7,8 @@ own host name, home, temporary folder and working folder. Task logs lie in one f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Fleet(LocalAirflow):
             triggerers=OF_EACH,
             **options,
         )
-        self._extra: dict[str, dict[str, str]] = {}
+        self._extra: dict[str, tuple[str, dict[str, str]]] = {}
         self._read: dict[str, int] = {}
         self.workers = numbered("worker", OF_EACH)
         self.names += self.workers
@@ -100,14 +101,22 @@ class Fleet(LocalAirflow):
         """Start one process, one that was killed or a further one of its kind."""
         super().start_process(name, wait=wait, timeout=timeout)
 
-    def add_worker(self, name: str, config: Mapping[str, str]) -> None:
-        """Start a further worker, ``worker-3``, for its own queue alone and with options of its own."""
-        self._extra[name] = environment(config)
-        self.start_process(name)
+    def add_workers(self, names: Sequence[str], queue: str, config: Mapping[str, str]) -> None:
+        """Start further workers, ``worker-3``, …, which serve this queue alone and have options of their own."""
+        self._extra |= {name: (queue, environment(config)) for name in names}
+        for name in names:
+            self._launch(name)
+        for name in names:
+            self._wait_ready(name, "", _STARTING)
 
-    def restart_postgres(self) -> None:
-        """Let PostgreSQL end at once, as ``pg_ctl restart -m immediate`` does, and start it again."""
+    def restart_postgres(self, *, away: float = 0) -> None:
+        """
+        Let PostgreSQL end at once, as ``pg_ctl restart -m immediate`` does, and start it again.
+
+        :param away: after so many seconds
+        """
         self.postgres.stop(immediate=True)
+        time.sleep(away)
         self.postgres.start()
 
     def restart_redis(self) -> None:
@@ -140,13 +149,15 @@ class Fleet(LocalAirflow):
         own = {"HOME": host, "AIRFLOW_HOME": host, "TMPDIR": host / "tmp"}
         log = self.family.log(name)
         self._read[name] = len(log.read_text(errors="replace")) if log.exists() else 0
-        env |= {key: str(value) for key, value in own.items()} | self._extra.get(name, {})
+        env |= {key: str(value) for key, value in own.items()}
+        if name in self._extra:
+            env |= self._extra[name][1]
         self._start_airflow(name, env, cwd=host)
 
     def _arguments(self, name: str) -> list[str]:
         if kind_of(name) != "worker":
             return super()._arguments(name)
-        queues = name if name in self._extra else f"default,{name}"
+        queues = self._extra[name][0] if name in self._extra else f"default,{name}"
         return ["celery", "worker", "--celery-hostname", f"celery@{name}", "--queues", queues, "--skip-serve-logs"]
 
     def _wait_ready(self, name: str, since: str, timeout: float, count: int = 1) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dev.harness.fleet import Fleet
+import time
+
+from airflow_provider_pika.emulator.client import EmulatorClient
+from dev.harness.fleet import PER_WORKER, Fleet
 from dev.harness.processes import wait_until
-from tests.fleet.conftest import Flying, paid_once
+from tests.fleet.conftest import Flying, asked, paid_once
 from tests.support.stories import Story
 
 
@@ -33,6 +36,16 @@ def test_a_scheduler_and_an_api_server_die(fleet: Fleet, flying: Flying) -> None
     assert set(story.tries("submit")) == {1}
 
 
+def test_both_api_servers_are_away(fleet: Fleet, flying: Flying) -> None:
+    """SIGKILL of both api-servers with submits in flight; what their workers cannot report is tried again."""
+    story = flying("no api-server", answer=10)
+    fleet.kill("api-server")
+    fleet.kill("api-server-2")
+    time.sleep(10)
+    fleet.mend()
+    paid_once(story)
+
+
 def test_redis_dies(fleet: Fleet, flying: Flying) -> None:
     """Redis is killed and comes back with submits in flight."""
     story = flying("redis dies", answer=15)
@@ -40,10 +53,22 @@ def test_redis_dies(fleet: Fleet, flying: Flying) -> None:
     paid_once(story)
 
 
-def test_postgres_ends_at_once(fleet: Fleet, flying: Flying) -> None:
-    """PostgreSQL is restarted as after a crash, with submits in flight; what dies of it is started again."""
-    story = flying("postgres ends", answer=20)
-    fleet.restart_postgres()
+def test_redis_forgets(fleet: Fleet, emulator: EmulatorClient) -> None:
+    """Redis loses tasks that wait for a worker, and those in flight, which it would hand out again."""
+    room = PER_WORKER * len(fleet.workers)
+    # Ended, and the account free for two more, before Airflow queues the lost tasks anew.
+    emulator.configure(seconds=30)
+    emulator.fault("submit", "slow", seconds=20, times=room)
+    story = Story(fleet, emulator, "six", "redis forgets", count=room + 2)
+    wait_until(lambda: asked(emulator) == room and fleet.redis.waiting() == 2, "two tasks too many", 90)
+    fleet.redis.empty()
+    paid_once(story, room + 2)
+
+
+def test_postgres_is_away(fleet: Fleet, flying: Flying) -> None:
+    """PostgreSQL ends as after a crash, with submits in flight; what dies of it is started again when it is back."""
+    story = flying("postgres is away", answer=20)
+    fleet.restart_postgres(away=15)
 
     def ended() -> bool:
         fleet.mend()

@@ -1,4 +1,4 @@
-"""DAGs for several hosts: each worker has a queue of its own name."""
+"""DAGs for several hosts: each worker has a queue of its own name, and the further ones share one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from system_tasks import RETRIES, prompts
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.transfers.pika import PikaDownloadOperator
 
-with DAG("on_the_third", schedule=None, default_args=RETRIES):
-    EncryptTextOperator.partial(task_id="submit", message="THIRD", queue="worker-3").expand(prompt=prompts())
+with DAG("handed_out", schedule=None, default_args=RETRIES):
+    EncryptTextOperator.partial(task_id="submit", message="AGAIN", queue="impatient").expand(prompt=prompts())
 
 with DAG("local_paths", schedule=None, default_args={**RETRIES, "pika_conn_id": "pika_network"}):
     # A relative path: on each host it leads to a folder of that host's.
