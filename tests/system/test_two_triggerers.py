@@ -17,7 +17,8 @@ def test_a_freed_slot_releases_one_waiter_of_two_triggerers(
 ) -> None:
     """Who waits in line is refused once, when he comes, and starts twice; one more is allowed for a coincidence."""
     emulator.configure(seconds=20, max_jobs=4)
-    airflow = start_airflow(triggerers=2)
+    # Less than a triggerer would be given: it may well ask first, and take all waiters there are.
+    airflow = start_airflow(triggerers=2, config={"triggerer.capacity": str(SUBMITS // 2)})
     story = Story(airflow, emulator, "mapped_in_line", "one line", count=SUBMITS)
     story.ends(timeout=300)
     counters = emulator.counters()
