@@ -192,9 +192,9 @@ def queue(*, count: int = 40, least: float = 60, most: float = 90) -> Section:
         " waits with 30 s polls, one after the other on the same Airflow: HttpOperator with a retry every 20 s and"
         " HttpSensor in mode reschedule; EncryptTextOperator and PikaJobSensor, deferrable, by polling. Then ours"
         f" called back, on an Airflow of its own. Busy is the part of {QUEUE} slots that ran a job between the first"
-        " submit and the last, while"
-        " somebody still had one to submit. Where polling is behind, it is for this: it asks for room every 10 s, and"
-        f" the HTTP provider's refused submits every {http.seconds / (count + http.refused):.1f} s."
+        " submit and the last, while somebody still had one to submit. Where polling is behind, it is for this: it asks"
+        " for room every 10 s, and the HTTP provider's refused submits every"
+        f" {http.seconds / (count + http.refused):.1f} s."
     )
     return Section("queue", about, rows)
 
