@@ -44,6 +44,14 @@ class EmulatorClient:
         """
         self._ask("/_emulator/faults", [{"on": on, "kind": kind, **params}])
 
+    def faults(self) -> list[dict[str, Any]]:
+        """Return the faults that may still strike, oldest first; ``times`` is how many calls are left to each."""
+        return cast("list[dict[str, Any]]", self._ask("/_emulator/faults"))
+
+    def take_back_faults(self) -> list[dict[str, Any]]:
+        """Forget the faults that may still strike, and return them; what has befallen a job stays with it."""
+        return cast("list[dict[str, Any]]", self._ask("/_emulator/faults", method="DELETE"))
+
     def advance(
         self,
         seconds: float | None = None,
@@ -104,9 +112,10 @@ class EmulatorClient:
         """Forget jobs, faults and counters, and go back to the settings of the start."""
         self._ask("/_emulator/reset", {})
 
-    def _ask(self, path: str, wish: object = None) -> Any:
+    def _ask(self, path: str, wish: object = None, *, method: str | None = None) -> Any:
         data = None if wish is None else json.dumps(wish).encode()
-        request = Request(self.url + path, data, {"Content-Type": "application/json"})  # noqa: S310 - a test's own URL
+        headers = {"Content-Type": "application/json"}
+        request = Request(self.url + path, data, headers, method=method)  # noqa: S310 - a test's own URL
         try:
             with self._opener.open(request, timeout=30) as answer:
                 return json.load(answer)

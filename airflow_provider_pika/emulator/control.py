@@ -37,6 +37,7 @@ class Control:
             Route("/_emulator/callbacks", self.callbacks),
             Route("/_emulator/faults", _checked(self.script), methods=["POST"]),
             Route("/_emulator/faults", self.pending),
+            Route("/_emulator/faults", self.take_back, methods=["DELETE"]),
             Route("/_emulator/configure", _checked(self.configure), methods=["POST"]),
             Route("/_emulator/advance", _checked(self.advance), methods=["POST"]),
             Route("/_emulator/reset", self.reset, methods=["POST"]),
@@ -58,6 +59,10 @@ class Control:
     async def pending(self, _: Request) -> Response:
         """Tell which faults may still strike."""
         return JSONResponse([vars(fault) for fault in self._faults.pending()])
+
+    async def take_back(self, _: Request) -> Response:
+        """Forget the faults that may still strike, and tell which they were."""
+        return JSONResponse([vars(fault) for fault in self._faults.take_back()])
 
     async def script(self, request: Request) -> Response:
         """Take a list of faults, or a single one; all of them or, if one is wrong, none."""

@@ -239,6 +239,11 @@ class FaultScript:
         """Return the faults that may still strike."""
         return list(self._faults)
 
+    def take_back(self) -> list[Fault]:
+        """Forget the faults that may still strike, and return them."""
+        taken, self._faults = self._faults, []
+        return taken
+
     def strike(self, on: str, jobid: str | None = None) -> Fault | None:
         """Return the fault that strikes this call, used up by one, or None."""
         for fault in self._faults:

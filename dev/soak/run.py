@@ -20,9 +20,11 @@ DAGS = Path(__file__).with_name("dags")
 # Mostly the recommended way, and every other one now and then.
 SHAPES = ("soak_two", "soak_one", "soak_two", "soak_legs", "soak_one", "soak_one_legs")
 WAVE = 12
-# The longest that anything takes by itself: five reads are still scripted to be spoilt as the storm ends, and a single
-# wait in legs, which asks again after five minutes by then, meets them all.
-DRAIN = 30 * 60.0
+# Fewer in line than this bring the next wave. A queue of ten would do with half, but as many may be looking for a lost
+# job, for ten minutes each.
+LINE = 24
+# A search that the last blow made begin anew takes ten minutes where the service calls back, and then the job is made.
+DRAIN = 20 * 60.0
 _BEGUN = time.monotonic()
 
 
@@ -89,8 +91,7 @@ class Soak:
             if self.asked >= self.submits:
                 if not in_line:
                     return
-            # Enough in line that the queue never runs dry although some look for a lost job, and never hundreds.
-            elif in_line < WAVE:
+            elif in_line < LINE:
                 self._wave()
             self.weather.turn()
             self.chaos.turn()

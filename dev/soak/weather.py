@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import requests
-
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.failing_secrets import Secrets
 
@@ -116,8 +114,6 @@ class Weather:
         self._struck = 0
         self._spells: Counter[str] = Counter()
         self._left: list[dict[str, Any]] = []
-        self._session = requests.Session()
-        self._session.trust_env = False  # neither a proxy nor .netrc has a part in loopback
         now = time.monotonic()
         self._next_turn = now
         self._next_spell = now + self._reads.uniform(*SPELLS)
@@ -129,7 +125,7 @@ class Weather:
         if now < self._next_turn:
             return
         self._next_turn = now + _PAUSE
-        self._read_left()
+        self._count(self._emulator.faults())
         while len(self._tape) - self._struck < _AHEAD:
             self._tape.append(_draw(self._submits, SUBMITS))
             self._emulator.fault("submit", **self._tape[-1])
@@ -140,9 +136,9 @@ class Weather:
             self._turn_secrets(now)
 
     def end(self) -> None:
-        """Give the secrets backend back; what is still scripted for reads is a handful."""
+        """Give the secrets backend back, and let no further call be spoilt."""
         self._secrets.recover()
-        self._read_left()
+        self._count(self._emulator.take_back_faults())
 
     @property
     def slow(self) -> int:
@@ -169,7 +165,7 @@ class Weather:
             return
         self._emulator.fault(call, times=times, **wish)
         self._spells[call] += times
-        self._read_left()
+        self._count(self._emulator.faults())
         self._say(f"weather: {_name(wish)} on the next {times} of {call}")
 
     def _turn_secrets(self, now: float) -> None:
@@ -185,10 +181,8 @@ class Weather:
         self._next_outage = now + lasts
         self._say(f"weather: the secrets backend fails for {lasts:.0f} s")
 
-    def _read_left(self) -> None:
-        answer = self._session.get(f"{self._emulator.url}/_emulator/faults", timeout=30)
-        answer.raise_for_status()
-        self._left = answer.json()
+    def _count(self, left: list[dict[str, Any]]) -> None:
+        self._left = left
         # Oldest first: what is left is the end of the tape.
         self._struck = len(self._tape) - len(self._left_on("submit"))
 

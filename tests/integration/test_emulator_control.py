@@ -107,6 +107,30 @@ def test_a_job_can_be_put_into_any_state(pika_emulator: EmulatorClient) -> None:
         assert (body["status"], body["content"]) == (status, "by hand")
 
 
+def test_faults_that_have_not_struck_can_be_taken_back(pika_emulator: EmulatorClient) -> None:
+    pika_emulator.configure(seconds=30)
+    pika_emulator.fault("list", "html", status=502, times=3)
+    pika_emulator.fault("submit", "unlisted")
+    assert call(pika_emulator, "/v1/pika/jobs").status_code == 502
+    left = pika_emulator.faults()
+    assert [(fault["on"], fault["kind"], fault["times"]) for fault in left] == [
+        ("list", "html", 2),
+        ("submit", "unlisted", 1),
+    ]
+    assert pika_emulator.take_back_faults() == left
+    assert pika_emulator.faults() == []
+    jobid = submit(pika_emulator)
+    assert call(pika_emulator, "/v1/pika/jobs").json() == [jobid]
+
+
+def test_a_job_keeps_what_has_befallen_it_when_faults_are_taken_back(pika_emulator: EmulatorClient) -> None:
+    pika_emulator.configure(seconds=30)
+    pika_emulator.fault("submit", "unlisted")
+    submit(pika_emulator)
+    assert pika_emulator.take_back_faults() == []
+    assert call(pika_emulator, "/v1/pika/jobs").json() == []
+
+
 def test_a_reset_forgets_everything(pika_emulator: EmulatorClient) -> None:
     submit(pika_emulator)
     pika_emulator.configure(max_jobs=1)

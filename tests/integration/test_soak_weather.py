@@ -48,6 +48,15 @@ def test_what_has_not_struck_yet_is_not_counted(storm):
     assert (storm.lost, storm.spoilt) == ({"drop_before": 1}, {"list": 1})
 
 
+def test_no_bad_weather_is_left_after_the_end(storm, pika_emulator):
+    """A lone wait that asks every five minutes met all five reads that were still to be spoilt."""
+    storm.turn()
+    storm.end()
+    assert PikaHook().list_jobs() == []
+    PikaHook().encrypt_text(message="M", prompt="a film")
+    assert (storm.lost, storm.spoilt) == ({}, {})
+
+
 def test_no_storm_gathers_over_calls_that_nobody_makes(storm, said):
     for _ in range(5):
         storm.turn()
