@@ -34,7 +34,7 @@ _API_TIMEOUT = 10.0
 # How many minutes the weather of a piece lasts: enough for all of its submits, and no longer. At its end a few look for
 # a lost job, and all blows would fall on these few: each begins its search anew, and none would ever end it.
 _LEAST_STORM = 5.0
-_A_SUBMIT = 0.15
+_A_SUBMIT = 0.1
 _HEADER = """\
 # Soak of a fleet
 
