@@ -9,7 +9,7 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from dev.soak.judge import Verdict
+from dev.soak.judge import NO_JOB, Verdict
 from dev.soak.run import Soak
 from dev.soak.weather import film
 
@@ -110,6 +110,7 @@ class Figures:
     def table(self) -> str:
         """Return the closing table."""
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.films.items()))
+        unpaid = sum(line.endswith(NO_JOB) for line in self.unknown)
         pieces = f", in {self.pieces} pieces" if self.pieces > 1 else ""
         rows = {
             "submits asked for": f"{self.asked} of {self.wanted}{pieces}",
@@ -125,7 +126,7 @@ class Figures:
             "submit tasks ended": states,
             "tries in all": str(self.tries),
             "jobs found again (adopted), by a callback or on the list": str(self.adopted),
-            "outcome unknown, said so, paid at most once": str(len(self.unknown)),
+            "outcome unknown, said so, paid at most once": f"{len(self.unknown)}, {unpaid} of them without a job",
             "failed for another reason": str(len(self.strange)),
             "**excess jobs**": f"**{len(self.excess)}**",
             "**lost jobids**": f"**{len(self.lost)}**",

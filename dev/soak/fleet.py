@@ -49,7 +49,9 @@ api-server, the DAG processor; or one is frozen by SIGSTOP for {frozen[0]:g} to 
 timeout is 20 s), a task alone or with its supervisor, a whole host, a scheduler, a triggerer, an api-server or the \
 DAG processor, and then goes on; or Redis is killed and started again, or PostgreSQL restarted as by `pg_ctl restart \
 -m immediate`. What was killed, and what died of it, is started again after some seconds;
-{skies}"""
+{skies}
+A submit whose answer is lost may have met a full queue: no job was made then, and its task cannot know that either.
+"""
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from dev.harness.local_airflow import LocalAirflow
 
 UNKNOWN = "AirflowFailException: Outcome unknown"
+NO_JOB = "no job was made"
 ADOPTED = ", submitted by this task: going on with it"
 
 
@@ -94,7 +95,8 @@ class Verdict:
         if len(film.jobids) > 1:
             self.excess.append(f"{film.name}: {', '.join(film.jobids)}")
         if film.cannot_know:
-            self.unknown.append(f"{film.name}: {', '.join(film.jobids) or 'no job'} was made")
+            made = f"{', '.join(film.jobids)} was made" if film.jobids else NO_JOB
+            self.unknown.append(f"{film.name}: {made}")
             return
         if film.state != "success":
             self.strange.append(f"{film.name} ended {film.state}, try {film.tries}: {film.last_error}")

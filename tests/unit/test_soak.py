@@ -109,10 +109,17 @@ def test_the_figures_of_a_long_soak_are_kept_between_its_pieces(tmp_path):
     kept = tmp_path / "state" / "seed-1.json"
     for asked in (10, 25):
         figures = Figures.read(kept, wanted=1000)
-        figures.add(Figures(25, asked, pieces=1, kills=Counter(task=2), restarts=Counter(Redis=1), lost=["f: job:1"]))
+        piece = Figures(25, asked, pieces=1, kills=Counter(task=2), restarts=Counter(Redis=1), lost=["f: job:1"])
+        piece.unknown = [*_verdict(_film("failed", (), log=_LOG)).unknown, *_verdict(_film("failed", log=_LOG)).unknown]
+        figures.add(piece)
         figures.keep(kept)
     figures = Figures.read(kept, wanted=1000)
     assert (figures.asked, figures.pieces, figures.kills, figures.lost) == (35, 2, {"task": 4}, ["f: job:1"] * 2)
     assert not figures.good
-    for row in ("35 of 1000, in 2 pieces", "| restarted | 2 Redis |", "| **lost jobids** | **2** |"):
+    for row in (
+        "35 of 1000, in 2 pieces",
+        "| restarted | 2 Redis |",
+        "| **lost jobids** | **2** |",
+        "| 4, 2 of them without a job |",
+    ):
         assert row in figures.table()
