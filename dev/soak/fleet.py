@@ -50,6 +50,10 @@ timeout is 20 s), a task alone or with its supervisor, a whole host, a scheduler
 DAG processor, and then goes on; or Redis is killed and started again, or PostgreSQL restarted as by `pg_ctl restart \
 -m immediate`. What was killed, and what died of it, is started again after some seconds;
 {skies}
+The storm of a piece lasts until nobody is in line, at most {least:g} minutes and {each:g} s a submit; then nothing \
+more is struck, and all may come to their end. A retry's search for a lost job begins anew after each kill, so a storm \
+without end might never let the last ones through.
+
 A submit whose answer is lost may have met a full queue: no job was made then, and its task cannot know that either.
 """
 
@@ -111,7 +115,8 @@ def _piece(so_far: Figures, options: argparse.Namespace) -> Figures:
 
 def _write(figures: Figures, seed: int) -> None:
     words = weather_words()
-    header = _HEADER.format(**words, queue=QUEUE, skies=SKIES.format(**words))
+    lasts = {"least": _LEAST_STORM, "each": 60 * _A_SUBMIT}
+    header = _HEADER.format(**words, **lasts, queue=QUEUE, skies=SKIES.format(**words))
     command = f"python -m dev.soak.fleet --submits {figures.wanted} --seed {seed}"
     PAGE.write_text(f"{header}\n{figures.table()}\n\n`{command}`; {surroundings()}.\n")
 

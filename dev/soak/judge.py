@@ -22,7 +22,8 @@ class Film:
     :param state: the state its submit ended in
     :param jobids: the jobs that were made for it
     :param log: all that its submit logged, try by try
-    :param kept: everything a person could find a jobid in
+    :param kept: everything a person could find a jobid in: of a success its XCom alone, else its log and its state too
+    :param wait: the state its wait ended in, None if its submit waits itself
     """
 
     name: str
@@ -31,6 +32,7 @@ class Film:
     jobids: list[str]
     log: str
     kept: str
+    wait: str | None = None
 
     @property
     def cannot_know(self) -> bool:
@@ -65,10 +67,11 @@ class Verdict:
 
     :param films: tasks that were to submit, by the state they ended in
     :param excess: films for which more than one job was made, whatever was submitted: a lost submit makes none
-    :param lost: jobids found neither in XCom nor in the state store nor in the log of their task
+    :param lost: jobids that a success did not hand on, and those of a failure that neither its state nor its log names
     :param unknown: films whose answer was lost and whose job was not found: the task says that it cannot know; paid at
         most once, and its job is not lost but told of
-    :param strange: films that failed for any other reason, and runs that made none or did not end
+    :param strange: films that failed for any other reason, that succeeded without a job, or whose wait did not succeed;
+        and runs that made none or did not end
     :param adopted: films whose job was found by its reference
     """
 
@@ -100,6 +103,10 @@ class Verdict:
             return
         if film.state != "success":
             self.strange.append(f"{film.name} ended {film.state}, try {film.tries}: {film.last_error}")
+        elif not film.jobids:
+            self.strange.append(f"{film.name} succeeded without a job")
+        elif film.wait not in (None, "success"):
+            self.strange.append(f"{film.name}: its wait ended {film.wait}")
         self.lost += [f"{film.name}: {jobid}" for jobid in film.jobids if jobid not in film.kept]
 
     def add_run(self, run_id: str, *, films: int, ended: bool) -> None:
@@ -125,9 +132,11 @@ def judge(airflow: LocalAirflow, counters: dict[str, Any], runs: dict[str, str],
     for run_id, dag_id in runs.items():
         rows = airflow.db.tasks(dag_id, run_id)
         films = [row for row in rows if row["task_id"].endswith("submit") and row["map_index"] >= 0]
+        waits = {row["map_index"]: row["state"] or "none" for row in rows if row["task_id"].endswith("wait")}
         verdict.add_run(run_id, films=len(films), ended=run_id not in left)
         for row in films:
-            verdict.add(_film(airflow, row, made.pop(f"{run_id} {row['map_index']}", [])))
+            jobids = made.pop(f"{run_id} {row['map_index']}", [])
+            verdict.add(_film(airflow, row, jobids, waits.get(row["map_index"])))
     # A job of a film that no run knows of would be the worst of all.
     verdict.excess += [f"{prompt}: {', '.join(jobids)}" for prompt, jobids in made.items()]
     return verdict
@@ -138,11 +147,12 @@ def film_of(job: dict[str, Any]) -> str:
     return str(job["prompt"]).split(" [")[0]
 
 
-def _film(airflow: LocalAirflow, row: dict[str, Any], jobids: list[str]) -> Film:
+def _film(airflow: LocalAirflow, row: dict[str, Any], jobids: list[str], wait: str | None) -> Film:
     where = (row["dag_id"], row["run_id"], row["task_id"], row["map_index"])
     log = airflow.runs.log(*where)
-    kept = log
-    for table in ("xcom", "task_state_store"):
+    handed_on = row["state"] == "success"
+    kept = "" if handed_on else log
+    for table in ["xcom"] if handed_on else ["xcom", "task_state_store"]:
         rows = airflow.db.sql(
             f"SELECT value FROM {table} WHERE dag_id = ? AND run_id = ? AND task_id = ? AND map_index = ?", where
         )
@@ -154,4 +164,5 @@ def _film(airflow: LocalAirflow, row: dict[str, Any], jobids: list[str]) -> Film
         jobids=jobids,
         log=log,
         kept=kept,
+        wait=wait,
     )

@@ -110,8 +110,8 @@ def handed_out(running_fleet: Fleet, services: dict[str, EmulatorClient]) -> Ite
     emulator = services["pika_default"]
     emulator.reset()
     emulator.configure(seconds=100)
-    # Longer than three of these timeouts.
-    emulator.fault("submit", "slow", seconds=20, times=6)
+    # Longer than three of these timeouts, and than it takes a busy machine to begin all six.
+    emulator.fault("submit", "slow", seconds=30, times=6)
     # More than one host has room for.
     story = Story(running_fleet, emulator, "handed_out", "handed out", count=6)
     story.has_jobs(6, timeout=120)

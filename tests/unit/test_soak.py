@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_pika.emulator.faults import Fault
 from airflow_provider_pika.emulator.markers import read_markers
 from dev.soak.figures import Figures
-from dev.soak.judge import UNKNOWN, Film, Verdict, film_of
+from dev.soak.judge import UNKNOWN, Film, Verdict, film_of, judge
 from dev.soak.weather import LATE, LISTED, READS, SECONDS, SPOILT, SUBMITS, film
 
 # As the harness shows what Airflow logged: an exception with its causes, set in below its line.
 _LOG = f"--- attempt=2.log\nTask failed\n    AirflowFailException: no\n    {UNKNOWN}: who knows\nThe end"
 
 
-def _film(state="success", jobids=("job:1",), *, log="", kept="job:1", tries=2):
-    return Film(name="f", state=state, tries=tries, jobids=list(jobids), log=log, kept=kept)
+def _film(state="success", jobids=("job:1",), *, log="", kept="job:1", tries=2, wait=None):
+    return Film(name="f", state=state, tries=tries, jobids=list(jobids), log=log, kept=kept, wait=wait)
 
 
 def _verdict(film):
@@ -63,6 +64,31 @@ def test_two_jobs_for_one_film_are_one_too_many_whatever_the_task_says():
 def test_a_job_nobody_can_find_is_lost():
     assert _verdict(_film(kept="job:2")).lost == ["f: job:1"]
     assert _verdict(_film()).lost == []
+
+
+@pytest.mark.parametrize("wait", ["failed", "upstream_failed", "none"])
+def test_a_paid_film_whose_wait_did_not_succeed_is_strange(wait):
+    """The soak looked at submits alone: a wait that failed for good was no failure."""
+    assert _verdict(_film(wait=wait)).strange == [f"f: its wait ended {wait}"]
+    assert _verdict(_film(wait="success")).strange == []
+
+
+def test_a_success_without_a_job_is_strange():
+    assert _verdict(_film(jobids=())).strange == ["f succeeded without a job"]
+
+
+@pytest.mark.parametrize(("state", "lost"), [("success", ["d r 0: job:1"]), ("failed", [])])
+def test_a_success_hands_its_job_on_and_does_not_only_log_it(state, lost):
+    rows = {"xcom": [{"value": '"job:2"'}], "task_state_store": [{"value": "job:1"}]}
+    runs = SimpleNamespace(log=lambda *where: "job:1")
+    db = SimpleNamespace(
+        sql=lambda query, where: rows[query.split()[3]],
+        tasks=lambda dag_id, run_id: [
+            {"dag_id": "d", "run_id": "r", "task_id": "film.submit", "map_index": 0, "state": state, "try_number": 1}
+        ],
+    )
+    counters = {"jobs": [{"jobid": "job:1", "prompt": "r 0"}], "cancels": {}}
+    assert judge(SimpleNamespace(runs=runs, db=db), counters, {"r": "d"}, left=[]).lost == lost
 
 
 @pytest.mark.parametrize(("jobids", "said"), [((), "no job"), (("job:1",), "job:1")])
