@@ -20,8 +20,7 @@ MAILBOX_PREFIX = "pika_callback:"
 BELL_PREFIX = "pika_ended:"
 # One forged call must not shut out the true one, and many must not fill a store.
 MAILBOX_LIMIT = 8
-# Nor may they fill the table of Variables: past so many bells a mailbox takes jobids but is silent, and its job is
-# polled for.
+# Nor may they fill the table of Variables: past so many bells it takes jobids but is silent, and its job is polled for.
 RINGS_LIMIT = 16
 # A job's JSON has a few kilobytes.
 BODY_LIMIT = 64 * 2**10
@@ -83,15 +82,41 @@ def mailbox_of(reply_url: object) -> str | None:
     return found[0] if found else None
 
 
-def read_jobid(body: bytes) -> str | None:
-    """Return the jobid that a call's body names; None if it is no JSON object, or has no jobid that could be one."""
+class Call(NamedTuple):
+    """
+    What is kept of a call's body, which may be long.
+
+    :param jobid: the job it names
+    :param digest: of the whole body, by which the same call is known when it comes again
+    :param ref: the digest of the ``replyRef`` it names, None if it names none
+    """
+
+    jobid: str
+    digest: str
+    ref: str | None = None
+
+
+def read_call(body: bytes) -> Call | None:
+    """Read a call's body; None if it is no JSON object, or has no jobid that could be one."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    jobid = content.get("jobid") if isinstance(content, dict) else None
+    jobid, ref = (content.get("jobid"), content.get("replyRef")) if isinstance(content, dict) else (None, None)
     # Half a character (a lone surrogate) could be stored and never be read again, with all that is in the mailbox.
-    return jobid if isinstance(jobid, str) and 0 < len(jobid) <= _JOBID_LIMIT and jobid.isprintable() else None
+    if not isinstance(jobid, str) or not 0 < len(jobid) <= _JOBID_LIMIT or not jobid.isprintable():
+        return None
+    return Call(jobid, hashlib.sha256(body).hexdigest()[:16], ref_digest(ref) if isinstance(ref, str) else None)
+
+
+def ref_digest(reply_ref: str) -> str:
+    """Return by what a mailbox knows the ``replyRef`` of its submit."""
+    return hashlib.sha256(reply_ref.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def new_mailbox(reply_ref: str) -> dict[str, Any]:
+    """Return what the mailbox of a submit with this reference holds as it is opened."""
+    return {"jobids": [], "ref": ref_digest(reply_ref)}
 
 
 def with_jobid(jobids: Sequence[str], jobid: str) -> list[str]:
@@ -108,21 +133,30 @@ def with_jobid(jobids: Sequence[str], jobid: str) -> list[str]:
     return [*kept, jobid]
 
 
-def with_call(mailbox: Mapping[str, Any], jobid: str, body: bytes) -> tuple[dict[str, Any], bool] | None:
+def with_call(mailbox: Mapping[str, Any], call: Call) -> tuple[dict[str, Any], bool] | None:
     """
     Return what a mailbox holds after a call, and whether that call rings the bell; None if it has no effect.
 
     The service may deliver twice, so a call is known by its whole body, and the same one again does nothing, unless its
-    jobid has been pushed out meanwhile. It is not
-    known by its jobid alone: a call that came early, or was forged, must not silence the one at the job's end.
+    jobid has been pushed out meanwhile. It is not known by its jobid alone: a call that came early, or was forged, must
+    not silence the one at the job's end.
 
-    :param mailbox: ``jobids``, and ``calls``: the digests of the calls that rang
+    A call that names the submit's own reference has a place of its own. Who has read the URL in some log does not know
+    the reference, so nothing forged can take the place of a true jobid, or use up its bells.
+
+    :param mailbox: ``jobids``, and ``calls``: the digests of those that rang; the same under ``own``; and ``ref``
     """
-    calls, jobids = mailbox.get("calls", []), mailbox["jobids"]
-    call = hashlib.sha256(body).hexdigest()[:16]
-    is_new = call not in calls
-    rings = is_new and len(calls) < RINGS_LIMIT
-    after = {"jobids": with_jobid(jobids, jobid), "calls": [*calls, call] if rings else calls}
+    own = call.ref is not None and call.ref == mailbox.get("ref")
+    place = mailbox.get("own", {"jobids": []}) if own else mailbox
+    calls = place.get("calls", [])
+    is_new = call.digest not in calls
+    # The service itself may call as often as it likes, say of progress; only its latest calls are remembered.
+    rings = is_new and (own or len(calls) < RINGS_LIMIT)
+    held = {
+        "jobids": with_jobid(place["jobids"], call.jobid),
+        "calls": [*calls, call.digest][-RINGS_LIMIT:] if rings else calls,
+    }
+    after = {**mailbox, "own": held} if own else {**mailbox, **held}
     return None if after == mailbox else (after, rings)
 
 

@@ -76,6 +76,7 @@ class Record:
     :param searched_by: the try those two were counted in
     :param is_given_up: whether a new submit may take this one's place: it was proved to have made no job, as far as
         that can be, or the user's flag or a person's clear said so; it is looked for once more before each that is sent
+    :param was_proved: whether it was the former
     """
 
     max_tries: int
@@ -94,6 +95,7 @@ class Record:
     searched_by: int = 0
     mailbox: str | None = None
     is_given_up: bool = False
+    was_proved: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -187,18 +189,20 @@ def after_reading(job: Job, *, cleared: bool, same_inputs: bool, retry_failed: b
     return Next.SUBMIT if job.status == "failed" and retry_failed else Next.FAIL
 
 
-def after_search(record: Record, *, polls: int, cleared: bool, resubmit_unknown: bool) -> Next:
+def after_search(record: Record, *, polls: int, cleared: bool, resubmit_unknown: bool, unread: bool) -> Next:
     """
     Decide how a later attempt goes on that finds an intent and not its job, neither in the mailbox nor running.
 
     Nothing on the list proves nothing once a job can have ended: so it never submits by itself, whatever the intent's
     age. The user's flag and a person's clear are the two ways on, and they too wait for the whole search. What was
-    given up before was looked for only once more, in its mailbox above all.
+    given up before was looked for only once more, in its mailbox above all. But a proof that there is no job falls with
+    a call for one that cannot be read: then the search goes on.
 
     :param record: the intent
     :param polls: how many polls of the search have gone through
+    :param unread: whether the service called back for a job of which nobody can tell yet whose it is
     """
-    if record.is_given_up:
+    if record.is_given_up and not (unread and record.was_proved):
         return Next.SUBMIT
     may_submit = cleared or resubmit_unknown
     wanted = CALLBACK_POLLS if record.mailbox and not may_submit else SEARCH_POLLS

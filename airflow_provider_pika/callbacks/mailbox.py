@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_provider_pika.api.callback import BELL_AGE, BELL_PREFIX, bell_key, with_call
+from airflow_provider_pika.api.callback import BELL_AGE, BELL_PREFIX, Call, bell_key, with_call
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -24,13 +24,12 @@ class StoreAwayError(Exception):
     """The database is locked or away; nothing was kept, or it is not known whether."""
 
 
-def deliver(ti_id: UUID, key: str, jobid: str, body: bytes) -> bool:
+def deliver(ti_id: UUID, key: str, call: Call) -> bool:
     """
     Put a call into the open mailbox it is for, and ring the bell; both or neither, durable once this returns.
 
     :param ti_id: the task instance the call's URL names, of whichever try
     :param key: the mailbox the URL's token opens
-    :param body: by which the same call is known when it comes again
     :return: whether there is such a mailbox; if not, nothing was written
     :raises StoreAwayError: when the database could not be asked; the call may be repeated
     """
@@ -51,12 +50,12 @@ def deliver(ti_id: UUID, key: str, jobid: str, body: bytes) -> bool:
             text = backend.get(scope, key, session=session)
             if text is None:
                 return False
-            after = with_call(_content(text), jobid, body)
+            after = with_call(_content(text), call)
             if after is not None:
                 mailbox, rings = after
                 backend.set(scope, key, json.dumps(mailbox), expires_at=expires_at, session=session)
                 if rings:
-                    _ring(session, jobid)
+                    _ring(session, call.jobid)
             return True
     except SQLAlchemyError as error:
         # Not its whole text, which has the statement's parameters, nor its chain.

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 from uuid import UUID
 
-from airflow_provider_pika.api.callback import BODY_LIMIT, CALLBACK_PATH, mailbox_key, read_jobid
+from airflow_provider_pika.api.callback import BODY_LIMIT, CALLBACK_PATH, Call, mailbox_key, read_call
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ _BODY_TIMEOUT = 10.0
 _STORE_TIMEOUT = 20.0
 # Callbacks may come in hundreds, and the api-server's other work needs its threads and database connections as well.
 _THREADS = 4
+# Those that wait for it and are not yet known to be true: some seconds' work, and some megabytes.
+_MOST_UNDER_WAY = 1000
 
 
 class _Refusal(Exception):
@@ -68,10 +71,12 @@ async def _take(scope: Message, receive: Callable[[], Awaitable[Message]]) -> No
         body = await asyncio.wait_for(_read(receive), _BODY_TIMEOUT)
     except asyncio.TimeoutError:
         raise _Refusal(408, "the body took too long") from None
-    jobid = read_jobid(body)
-    if jobid is None:
+    call = read_call(body)
+    if call is None:
         raise _Refusal(400, "a JSON object with a jobid is expected")
-    if not await _deliver(ti_id, key, jobid, body):
+    # While calls wait for the database nobody has checked their tokens yet: it must not be their bodies that wait.
+    del body
+    if not await _deliveries.deliver(ti_id, key, call):
         raise _unknown()
 
 
@@ -102,23 +107,67 @@ async def _read(receive: Callable[[], Awaitable[Message]]) -> bytes:
             return bytes(body)
 
 
-async def _deliver(ti_id: UUID, key: str, jobid: str, body: bytes) -> bool:
-    from airflow_provider_pika.callbacks.mailbox import StoreAwayError, deliver
+class _Deliveries:
+    """The calls that wait for the database, of all event loops of this process."""
 
-    working = asyncio.get_running_loop().run_in_executor(_threads(), deliver, ti_id, key, jobid, body)
-    try:
-        return await asyncio.wait_for(working, _STORE_TIMEOUT)
-    except StoreAwayError as error:
-        reason = str(error)
-    except asyncio.TimeoutError:
-        # A thread that has begun goes on and may still deliver; one that has not is called off.
-        reason = f"no answer within {_STORE_TIMEOUT:g} s"
-    # A state store backend of one's own may raise anything. Neither its text nor its traceback is logged: the frames
-    # hold the call's scope, and the token in it.
-    except Exception as error:  # noqa: BLE001 - told by its type, and to the caller as a 503
-        reason = type(error).__name__
-    log.warning("A callback of the Pika service could not be kept: %s; the service is asked to call again.", reason)
-    raise _Refusal(503, "the database is busy or away, call again", (b"retry-after", b"10"))
+    def __init__(self) -> None:
+        self._under_way: set[asyncio.Future[bool]] = set()
+        self._is_failing = False
+
+    async def deliver(self, ti_id: UUID, key: str, call: Call) -> bool:
+        """
+        Put a call into its mailbox; return whether there is one.
+
+        :raises _Refusal: when it could not be kept
+        """
+        if len(self._under_way) >= _MOST_UNDER_WAY:
+            raise self._failed(f"{_MOST_UNDER_WAY} calls wait for the database")
+        called_off = threading.Event()
+        working = asyncio.get_running_loop().run_in_executor(_threads(), _delivered, called_off, ti_id, key, call)
+        self._under_way.add(working)
+        working.add_done_callback(self._ended)
+        await asyncio.wait({working}, timeout=_STORE_TIMEOUT)
+        if not working.done():
+            # A thread that has begun goes on and may still deliver; one that has not will do nothing. It is not
+            # cancelled: then it would no longer count as one that waits, and would wait all the same.
+            called_off.set()
+            raise self._failed(f"no answer within {_STORE_TIMEOUT:g} s")
+        error = working.exception()
+        if error is None:
+            if self._is_failing:
+                self._is_failing = False
+                log.info("Callbacks of the Pika service can be kept again.")
+            return working.result()
+        # A state store backend of one's own may raise anything. Neither its text nor its traceback is logged: the
+        # frames hold the call's scope, and the token in it.
+        from airflow_provider_pika.callbacks.mailbox import StoreAwayError
+
+        raise self._failed(str(error) if isinstance(error, StoreAwayError) else type(error).__name__) from None
+
+    def _ended(self, working: asyncio.Future[bool]) -> None:
+        self._under_way.discard(working)
+        # Or the loop would log, traceback and all, what nobody was left to hear of.
+        if not working.cancelled():
+            working.exception()
+
+    def _failed(self, reason: str) -> _Refusal:
+        """Return the answer to a call that could not be kept; a flood of them is one line in the log."""
+        if not self._is_failing:
+            self._is_failing = True
+            log.warning(
+                "A callback of the Pika service could not be kept: %s; the service is asked to call again.", reason
+            )
+        return _Refusal(503, "the database is busy or away, call again", (b"retry-after", b"10"))
+
+
+_deliveries = _Deliveries()
+
+
+def _delivered(called_off: threading.Event, ti_id: UUID, key: str, call: Call) -> bool:
+    # With the models of Airflow's database: not for a process that never takes a call.
+    from airflow_provider_pika.callbacks.mailbox import deliver
+
+    return not called_off.is_set() and deliver(ti_id, key, call)
 
 
 @cache

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_pika.api.callback import new_mailbox
 from airflow_provider_pika.api.recovery import SEARCH_POLLS, Record, names_task
 from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.store import SUBMIT_KEY, task_state_store, task_store
@@ -191,14 +192,19 @@ class SubmitMemory:
 
     # The mailbox is written here before a submit, and then only by the api-server.
 
-    def open_mailbox(self, key: str | None) -> None:
+    def open_mailbox(self, key: str | None, reply_ref: str) -> None:
         """Open the mailbox of a submit to come, if it has one, in place of that of the submit it replaces."""
         if self.record and self.record.mailbox and not self.given_up():
             self._store.delete(self.record.mailbox)
         if key:
-            self._store.set(key, {"jobids": []})
+            self._store.set(key, new_mailbox(reply_ref))
 
-    def called_back(self, record: Record) -> list[str]:
-        """Return the jobids that callbacks for a submit have named. Whoever knows its URL could have sent them."""
-        held = self._store.get(record.mailbox) if record.mailbox else None
-        return [str(jobid) for jobid in held["jobids"]] if held else []
+    def called_back(self, record: Record) -> tuple[list[str], list[str]]:
+        """
+        Return the jobids that callbacks for a submit have named.
+
+        First those of calls that named its reference as well. The others can have come from whoever knows its URL.
+        """
+        held = (self._store.get(record.mailbox) if record.mailbox else None) or {"jobids": []}
+        own = held.get("own", {"jobids": []})
+        return [str(jobid) for jobid in own["jobids"]], [str(jobid) for jobid in held["jobids"]]

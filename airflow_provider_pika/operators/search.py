@@ -6,7 +6,8 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import pendulum
 
@@ -26,6 +27,7 @@ from airflow_provider_pika.api.recovery import (
 from airflow_provider_pika.compat import AirflowRescheduleException
 from airflow_provider_pika.exceptions import (
     PikaError,
+    PikaModeratedError,
     PikaNotFoundError,
     PikaRateLimitedError,
     PikaRequestError,
@@ -68,15 +70,40 @@ class Moment:
         return self.until(Moment.now())
 
 
+class _Named(Enum):
+    """By whom a job is named that may be the one that is looked for."""
+
+    LISTED = "the list of running jobs"
+    CALLED = "a callback that named the submit's reference as well"
+    HINTED = "another call of the submit's URL, which may be anybody's who has read it somewhere"
+
+
+class _Found(NamedTuple):
+    """
+    What came of reading such jobs.
+
+    :param job: the one
+    :param unread: why of one of them nobody can tell yet whether it is the one
+    :param fails: whether that makes the poll one that failed
+    """
+
+    job: Job | None = None
+    unread: PikaError | None = None
+    fails: bool = False
+
+
 class JobSearch:
     """
     The search for the job that carries a submit's reference.
 
     It holds a worker only while one more submit is still possible; else it leaves and comes back with a later leg.
+
+    ``has_unread`` tells whether the service had called back, by the last poll, for a job that may be the one.
     """
 
     def __init__(self, hook: PikaHook, memory: SubmitMemory, log: Logger) -> None:
         self.killed = False
+        self.has_unread = False
         self._hook = hook
         self._memory = memory
         self._log = log
@@ -115,10 +142,10 @@ class JobSearch:
                 self._log.warning("No running job carries the reference, %d s after the submit.", left.age)
                 # What ended while it was listed late, or never, is in the mailbox by now; and a job that is named there
                 # and cannot be read yet may be the very one.
-                job, unread = self._told(record)
-                if unread:
-                    self.leave(record, unread)
-                return job
+                told = self._told(record)
+                if told.unread:
+                    self.leave(record, told.unread)
+                return told.job
             pause = max(IN_PLACE_PAUSE, (transient.retry_after or 0.0) if transient else 0.0)
             if step is Next.RESCHEDULE or pause > POLL_GAP_LIMIT:
                 self.leave(record, transient)
@@ -134,60 +161,80 @@ class JobSearch:
         """
         # The mailbox comes first: it costs no request, and a job that has ended is nowhere else. But whatever stands in
         # it, or ails the store, the list is asked too: anybody who knows its URL can have put something there.
-        job, unread = self._told(record)
-        if job:
-            return job
+        told = self._told(record)
+        self.has_unread = told.unread is not None
+        if told.job:
+            return told.job
         listed = self._hook.list_jobs()
         self._answered = Moment.now()
-        job, transient = self._own(listed, record, told=False)
-        # A jobid out of the mailbox that the API does not know must not keep the search from ever coming to its end.
-        if not job and (transient or (unread and unread.status != _NOT_FOUND)):
-            raise transient or unread or AssertionError
-        return job
+        found = self._own(listed, record, _Named.LISTED)
+        if found.job:
+            return found.job
+        for each in (found, told):
+            if each.fails and each.unread:
+                raise each.unread
+        if told.unread:
+            self._log.warning("%s", told.unread)
+        return None
 
-    def _told(self, record: Record) -> tuple[Job | None, PikaError | None]:
-        """Return the job that the mailbox names, and why it cannot be told yet whether it names it."""
+    def _told(self, record: Record) -> _Found:
+        """Look for the job among those that the mailbox names."""
         try:
-            jobids = self._memory.called_back(record)
+            called, hinted = self._memory.called_back(record)
         except Exception as error:  # noqa: BLE001 - the store's own errors, while the list may still tell
             self._log.warning("The mailbox of callbacks could not be read: %r", error)
-            return None, PikaUnavailableError(f"The mailbox of callbacks could not be read ({type(error).__name__}).")
-        return self._own(jobids, record, told=True)
+            unread = PikaUnavailableError(f"The mailbox of callbacks could not be read ({type(error).__name__}).")
+            return _Found(unread=unread, fails=True)
+        found = self._own(called, record, _Named.CALLED)
+        if found.job:
+            return found
+        hint = self._own(hinted, record, _Named.HINTED)
+        return hint if hint.job or not found.unread else found
 
-    def _own(
-        self, jobids: Iterable[str], record: Record, *, told: bool
-    ) -> tuple[Job | None, PikaUnavailableError | PikaRateLimitedError | None]:
-        """
-        Return the one of these jobs that a submit has made, and why one that may be it could not be read.
-
-        :param told: whether they are out of the mailbox, where anybody who knows its URL can have put them
-        """
-        transient: PikaUnavailableError | PikaRateLimitedError | None = None
+    def _own(self, jobids: Iterable[str], record: Record, named: _Named) -> _Found:
+        """Return which of these jobs a submit has made, as far as it can be told."""
+        found = _Found()
         for jobid in jobids:
             if jobid in self._ruled_out:
                 continue
             job = None
             try:
                 job = self._hook.get_job(jobid)
-            except (PikaNotFoundError, PikaRequestError) as error:
+            except (PikaNotFoundError, PikaRequestError, PikaModeratedError) as error:
                 if error.status not in (None, _BAD_REQUEST):
                     # Listed or called back for, but not to be read yet: it may be the very one.
-                    transient = PikaUnavailableError(str(error), status=error.status, error=error.error, jobid=jobid)
+                    unread = PikaUnavailableError(str(error), status=error.status, error=error.error, jobid=jobid)
+                    found = self._unread(found, unread, named)
                     continue
                 # No jobid at all.
-                if not told:
+                if named is _Named.LISTED:
                     raise
             except TRANSIENT as error:
-                transient = error
+                found = self._unread(found, error, named)
                 continue
             if job and record.is_own(job):
                 self._log.info("Found %s, submitted by this task: going on with it.", jobid)
-                return job, None
+                return _Found(job)
+            nameless = job is not None and not job.raw.get("replyRef")
+            if nameless and named is not _Named.LISTED:
+                # Every field of the API is optional: it may be the very one, and nothing is submitted beside it.
+                unread = PikaUnavailableError(f"{jobid} was read without a replyRef: nobody can tell yet whose it is.")
+                found = found if found.unread else _Found(unread=unread)
+                continue
             self.rule_out(jobid)
-            # For good only what names somebody else: every field of the API is optional.
-            if told and (not job or job.raw.get("replyRef")):
+            if named is not _Named.LISTED:
                 self._strangers.append(jobid)
-        return None, transient
+        return found
+
+    @staticmethod
+    def _unread(found: _Found, error: PikaError, named: _Named) -> _Found:
+        """
+        Add to what was found that a job could not be read.
+
+        What the API does not know, and what may be anybody's word, must not keep a search from ever coming to its end.
+        """
+        fails = named is _Named.LISTED or (named is _Named.CALLED and error.status != _NOT_FOUND)
+        return _Found(unread=error, fails=fails) if fails or not found.unread else found
 
     def leave(self, record: Record, transient: PikaError | None) -> NoReturn:
         """
@@ -225,9 +272,9 @@ def unknown_outcome(record: Record, conn_id: str) -> PikaUnknownOutcomeError:
     """Return the error for a submit whose job was not found, with what came back of it."""
     searched = "Its reply_ref is one that other tasks may share, so its job cannot be looked for."
     if record.is_searchable:
-        called = "the service had called back for none, and " if record.mailbox else ""
+        called = ", nor one that the service called back for" if record.mailbox else ""
         searched = (
-            f"In {record.polls} polls {called}no running job carried its replyRef, but it may have run and ended."
+            f"In {record.polls} polls no running job carried its replyRef{called}, but it may have run and ended."
         )
     # What came back, as it was worded then, says itself what to do.
     never = f"Its answer was never recorded. {may_exist(conn_id)}"

@@ -104,7 +104,7 @@ class Sending:
             # called back for while this one waits before a full queue, and would be paid for twice.
             self._earlier = self._memory.given_up()
             # Once for all that is sent under this reference: a first submit may still report when a second has left.
-            self._memory.open_mailbox(reply.mailbox)
+            self._memory.open_mailbox(reply.mailbox, reply.ref)
             return self._send(call, files, reply)
 
     def _send(self, call: Call, files: Mapping[str, ImagePart], reply: Reply) -> Job:
@@ -187,5 +187,5 @@ class Sending:
         # does it of a job that is known by its replyUrl alone, which the service need not tell.
         may_submit = sends < SENDS_LIMIT and error.status != _GATEWAY_TIMEOUT and record.trusted
         job = self._search.after_lost_answer(record, left=self._left or Moment.now(), may_submit=may_submit)
-        self._earlier = replace(record, is_given_up=True)
+        self._earlier = replace(record, is_given_up=True, was_proved=True)
         return job

@@ -158,12 +158,15 @@ class Submission:
             polls=counted.polls,
             cleared=self.memory.cleared,
             resubmit_unknown=self._resubmit_unknown and self.memory.sends() < SENDS_LIMIT,
+            unread=self._search.has_unread,
         )
         if step is Next.RESCHEDULE:
             self.log.info("No running job carries its reference (poll %d).", counted.polls)
             self._search.leave(record, None)
         # The submit in its place may meet a full queue, and while it waits the service may call back for this one.
-        self.memory.save(replace(counted, is_given_up=step is Next.SUBMIT))
+        is_given_up = step is Next.SUBMIT
+        was_proved = is_given_up and record.was_proved and not self._search.has_unread
+        self.memory.save(replace(counted, is_given_up=is_given_up, was_proved=was_proved))
         self.log.warning("No running job carries the reference of the submit of %s: %s.", asked, step.value)
         if step is Next.FAIL:
             raise unknown_outcome(counted, self.hook.pika_conn_id)

@@ -237,8 +237,8 @@ class SharedPoller:
             self._hurry()
 
     def _hear_of_blockers(self, digests: Collection[str]) -> None:
-        """Read the jobs in a queue's way that were called about, once: the list may still name them for a minute."""
-        for jobid in self._queues.rung_blockers(digests):
+        """Read the jobs in a queue's way that were called about: the list may still name them for a minute."""
+        for jobid in self._blockers.called_about(digests):
             self._under_way.start(self._blockers.read, jobid)
 
     def _hurry(self) -> None:

@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
 
-from airflow_provider_pika.api.callback import job_digest
 from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, Lines, Told
 from airflow_provider_pika.api.queue import ChannelQueue
 from airflow_provider_pika.triggers.claims import SlotClaims
@@ -41,7 +40,6 @@ class ChannelQueues:
         self._polled_at = self._put_off_to = 0.0
         self._waiters: dict[QueueWaiter, None] = {}
         self._queues: defaultdict[str, ChannelQueue] = defaultdict(ChannelQueue)
-        self._rung: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -50,14 +48,6 @@ class ChannelQueues:
     def blockers(self) -> set[str]:
         """The jobs that hold slots, as far as 429s and lists have named them."""
         return {jobid for queue in self._queues.values() for jobid in queue.blockers}
-
-    def rung_blockers(self, digests: Collection[str]) -> list[str]:
-        """Return which of the jobs in the way bells were rung for, each once in its life, whoever rings how often."""
-        blockers = self.blockers if self._waiters else set()
-        self._rung &= blockers
-        rung = [jobid for jobid in blockers - self._rung if job_digest(jobid) in digests]
-        self._rung |= set(rung)
-        return rung
 
     def join(
         self, waiter: QueueWaiter, executing_jobs: Collection[str], *, at: float, not_before: float, again: bool

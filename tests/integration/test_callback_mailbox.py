@@ -16,7 +16,16 @@ import pytest
 from airflow.sdk import DAG, get_current_context, task
 from sqlalchemy.exc import OperationalError
 
-from airflow_provider_pika.api.callback import BELL_PREFIX, job_digest, mailbox_key, new_token, read_bell
+from airflow_provider_pika.api.callback import (
+    BELL_PREFIX,
+    Call,
+    job_digest,
+    mailbox_key,
+    new_mailbox,
+    new_token,
+    read_bell,
+    read_call,
+)
 from airflow_provider_pika.callbacks.mailbox import StoreAwayError, deliver
 
 try:
@@ -40,8 +49,15 @@ class Mailbox:
         text = get_state_backend().get(self.scope, self.key)
         return None if text is None else json.loads(text)
 
-    def call(self, jobid: str, body: bytes | None = None) -> bool:
-        return deliver(self.ti_id, self.key, jobid, json.dumps({"jobid": jobid}).encode() if body is None else body)
+    def call(self, jobid: str, **more: Any) -> bool:
+        return deliver(self.ti_id, self.key, call_of(jobid, **more))
+
+
+def call_of(jobid: str, **more: Any) -> Call:
+    """Return what is kept of a call's body."""
+    call = read_call(json.dumps({"jobid": jobid, **more}).encode())
+    assert call is not None
+    return call
 
 
 _RUNS: list[tuple[uuid.UUID, Any]] = []
@@ -95,6 +111,19 @@ def test_the_same_call_a_hundred_times_has_one_effect(mailbox: Mailbox) -> None:
     assert len(bells("again:1")) == 1
 
 
+def test_forged_calls_leave_the_true_one_its_place_and_its_bell(mailbox: Mailbox) -> None:
+    mailbox.write(new_mailbox("mine"))
+    for number in range(40):
+        assert mailbox.call(f"forged:{number}")
+        if number == 20:
+            assert mailbox.call("true:1", replyRef="mine", status="progress")
+    assert mailbox.call("true:1", replyRef="mine", status="completed")
+    held = mailbox.read()
+    assert held["own"]["jobids"] == ["true:1"]
+    assert len(held["jobids"]) == 8
+    assert len(bells("true:1")) == 2
+
+
 def test_calls_at_the_same_instant_are_all_kept(mailbox: Mailbox) -> None:
     """The threads here stand for several api-servers: they share nothing but the database."""
     for turn in range(5):
@@ -114,9 +143,9 @@ def test_calls_at_the_same_instant_are_all_kept(mailbox: Mailbox) -> None:
 
 def test_nothing_is_written_for_a_mailbox_that_is_not_there(mailbox: Mailbox) -> None:
     before = len(bells())
-    body = b'{"jobid": "foreign:1"}'
-    assert not deliver(mailbox.ti_id, mailbox_key(new_token()), "foreign:1", body)
-    assert not deliver(uuid.uuid4(), mailbox.key, "foreign:1", body)
+    foreign = call_of("foreign:1")
+    assert not deliver(mailbox.ti_id, mailbox_key(new_token()), foreign)
+    assert not deliver(uuid.uuid4(), mailbox.key, foreign)
     get_state_backend().delete(mailbox.scope, mailbox.key)
     assert not mailbox.call("foreign:1")
     assert mailbox.read() is None

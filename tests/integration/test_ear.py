@@ -251,7 +251,23 @@ def test_a_forged_call_about_a_job_in_the_way_releases_nobody(
     event, at = run(clock, in_queue(blocker, clock), *calls)
     assert event["outcome"] == "released"
     assert at >= 100
-    assert len(reads(clock)) == 1
+    assert len(reads(clock)) == 3
+    assert smallest_gap(reads(clock)) >= 9.99
+
+
+@pytest.mark.parametrize("early", ["forged", "unanswered"])
+def test_a_job_in_the_way_is_read_again_when_it_is_called_about_again(
+    pika_emulator: EmulatorClient, clock: Clock, bells: Bells, monkeypatch: pytest.MonkeyPatch, early: str
+) -> None:
+    """A call before the job's end, or a read that failed, made the queue deaf to the true one for a minute."""
+    blocker = job_of(pika_emulator, 40)
+    monkeypatch.setattr(PikaHook, "list_jobs", lambda hook: [blocker])
+    if early == "unanswered":
+        pika_emulator.fault("job", "server_error", status=503)
+    calls = [(at, lambda: bells.ring(blocker)) for at in (15.0, 41.5)]
+    event, at = run(clock, in_queue(blocker, clock), *calls)
+    assert event["outcome"] == "released"
+    assert 41.5 <= at <= 44
 
 
 def test_calls_about_jobs_of_others_cost_the_api_nothing(

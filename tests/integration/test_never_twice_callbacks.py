@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_pika.api.callback import mailbox_key
+from airflow_provider_pika.api.callback import mailbox_key, new_mailbox
 from airflow_provider_pika.compat import AirflowFailException
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaJobFailedError, PikaUnavailableError, PikaUnknownOutcomeError
@@ -26,6 +26,7 @@ from tests.support.submits import (
     call_back,
     crash_before_answer,
     end,
+    forge,
     has_callbacks,
     jobids,
     mailboxes,
@@ -71,7 +72,7 @@ def test_the_mailbox_is_there_before_the_intent_and_the_intent_before_the_post(
 
     (opened, key, empty), (intended, _, intent), (kept, _, made) = written
     assert (opened, intended, kept) == (0, 0, 1)
-    assert empty == {"jobids": []}
+    assert empty == new_mailbox(intent["reply_ref"])
     assert intent["mailbox"] == made["mailbox"] == key
     url = reply_url_of(pika_emulator, jobid)
     address, _, token = url.partition("?token=")
@@ -357,15 +358,18 @@ def test_a_read_that_fails_in_passing_is_a_poll_that_failed(pika_emulator: Emula
 # Whose job it is
 
 
+@pytest.mark.parametrize("by", ["the service", "anybody"])
 def test_no_forged_call_hands_out_a_strangers_job_and_the_true_one_is_still_found(
-    pika_emulator: EmulatorClient, life: Lives
+    pika_emulator: EmulatorClient, life: Lives, by: str
 ) -> None:
     neighbour = life(submit(), task_id="a_neighbour").run().value
     task = life(submit())
     crash_before_answer(task)
     jobid = jobids(pika_emulator)[-1]
     end(pika_emulator, jobid)
-    call_back(task, neighbour, MADE_UP, "../account", "x" * 200, jobid)
+    forge(task, neighbour, MADE_UP, "../account", "x" * 200, *[jobid] * (by == "anybody"))
+    if by == "the service":
+        call_back(task, neighbour, jobid)
 
     assert task.retry().value == jobid
     assert asked(pika_emulator) == 2
@@ -377,7 +381,7 @@ def test_forged_calls_change_nothing_but_a_few_reads(pika_emulator: EmulatorClie
     end(pika_emulator, neighbour)
     task = life(submit())
     crash_before_answer(task, made=False)
-    call_back(task, neighbour, MADE_UP, "None", "no jobid/at all")
+    forge(task, neighbour, MADE_UP, "None", "no jobid/at all")
 
     ending = task.retry()
 
@@ -397,7 +401,8 @@ def test_a_reference_that_others_use_finds_ones_own_job_by_its_mailbox(
     crash_before_answer(task)
     jobid = jobids(pika_emulator)[-1]
     end(pika_emulator, jobid)
-    call_back(task, neighbour, jobid)
+    forge(task, neighbour)
+    call_back(task, jobid)
 
     assert task.retry().value == jobid
     assert asked(pika_emulator) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from airflow_provider_pika.api.answers import Answer
 from airflow_provider_pika.compat import AirflowSensorTimeout
 from airflow_provider_pika.emulator.client import EmulatorClient
-from airflow_provider_pika.exceptions import PikaUnavailableError
+from airflow_provider_pika.exceptions import PikaUnavailableError, PikaUnknownOutcomeError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.hooks.transport import Transport
 from airflow_provider_pika.operators.sending import Sending
@@ -21,6 +22,7 @@ from tests.support.submits import (
     call_back,
     crash_before_answer,
     end,
+    forge,
     has_callbacks,
     jobids,
     mailboxes,
@@ -217,7 +219,7 @@ def test_what_a_forger_put_into_the_mailbox_does_not_hide_the_list(
     """A firewall before the API answers such a jobid with a page of its own, which is transient."""
     task = life(submit())
     crash_before_answer(task)
-    call_back(task, "<script>alert(1)</script>")
+    forge(task, "<script>alert(1)</script>")
     read = PikaHook.get_job
 
     def behind_a_firewall(self: PikaHook, jobid: str) -> Any:
@@ -227,6 +229,86 @@ def test_what_a_forger_put_into_the_mailbox_does_not_hide_the_list(
 
     monkeypatch.setattr(PikaHook, "get_job", behind_a_firewall)
     assert [task.retry().value] == jobids(pika_emulator)
+
+
+@pytest.mark.parametrize("status", [403, 422, 503])
+def test_a_forged_jobid_that_cannot_be_read_neither_fails_a_search_nor_keeps_it_from_its_end(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """A 422 failed the task for good before the true jobid was read; what a firewall refuses made each poll fail."""
+    poison = "job:poison"
+    send = Transport.send
+
+    def refusing(self: Transport, call: Any, *args: Any, **about: Any) -> Answer:
+        if poison.replace(":", "%3A") in call.target or poison in call.target:
+            return Answer(status, {}, json.dumps({"error": "No", "code": status}))
+        return send(self, call, *args, **about)
+
+    monkeypatch.setattr(Transport, "send", refusing)
+    found = life(submit(), task_id="found")
+    crash_before_answer(found)
+    (made,) = jobids(pika_emulator)
+    end(pika_emulator, made)
+    forge(found, poison, made)
+    assert found.retry().value == made
+
+    lost = life(submit(), task_id="lost")
+    crash_before_answer(lost, made=False)
+    forge(lost, poison)
+    assert type(lost.retry().cause) is PikaUnknownOutcomeError
+    assert lost.clear().state == "success"
+    assert len(jobids(pika_emulator)) == 2
+
+
+@pytest.mark.parametrize("by", [call_back, forge])
+def test_a_called_back_job_read_without_a_reference_is_not_paid_for_again(
+    pika_emulator: EmulatorClient, life: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, by: Any
+) -> None:
+    """Every field of the API is optional. It was ruled out, and the submit sent once more beside its job."""
+    pika_emulator.fault("submit", "unlisted")
+    pika_emulator.fault("submit", "drop_after")
+    read, nameless = PikaHook.get_job, 3
+
+    def without_reference(self: PikaHook, jobid: str) -> Any:
+        nonlocal nameless
+        job = read(self, jobid)
+        nameless -= 1
+        return replace(job, raw={**job.raw, "replyRef": None}) if nameless >= 0 else job
+
+    monkeypatch.setattr(PikaHook, "get_job", without_reference)
+    ask = PikaHook.list_jobs
+
+    def called_meanwhile(self: PikaHook) -> list[str]:
+        if not any(mailboxes(task).values()):
+            by(task, *jobids(pika_emulator))
+        return ask(self)
+
+    monkeypatch.setattr(PikaHook, "list_jobs", called_meanwhile)
+    task = life(submit())
+    assert [task.run().value] == jobids(pika_emulator)
+    assert asked(pika_emulator) == 1
+
+
+def test_what_was_given_up_and_is_called_back_for_unread_is_not_paid_for_again(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The submit in its place waited before a full queue; the API did not know the first one's job for a moment."""
+    pika_emulator.fault("submit", "unlisted")
+    pika_emulator.fault("submit", "late_read", reads=2)
+    pika_emulator.fault("submit", "drop_after")
+    pika_emulator.fault("submit", "queue_full")
+    task = life(submit())
+    reschedule = Life._reschedule
+
+    def end_meanwhile(self: Life, date: Any) -> None:
+        reschedule(self, date)
+        if not any(mailboxes(task).values()):
+            end(pika_emulator, jobids(pika_emulator)[0])
+            call_back(task, jobids(pika_emulator)[0])
+
+    monkeypatch.setattr(Life, "_reschedule", end_meanwhile)
+    assert [task.run().value] == jobids(pika_emulator)
+    assert asked(pika_emulator) == 2, "one of them met a full queue"
 
 
 def test_a_mailbox_that_cannot_be_read_for_a_moment_does_not_hide_the_list(

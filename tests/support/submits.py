@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_provider_pika.api.callback import MAILBOX_PREFIX, with_call
+from airflow_provider_pika.api.callback import MAILBOX_PREFIX, read_call, with_call
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
@@ -84,16 +84,27 @@ def has_callbacks(monkeypatch: pytest.MonkeyPatch, emulator: EmulatorClient) -> 
 def mailboxes(task: Life) -> dict[str, list[str]]:
     """Return the jobids in each mailbox of a task, by its key."""
     assert task.store is not None
-    values = {key: json.loads(text) for key, text in task.store.values.items()}
-    return {key: value["jobids"] for key, value in values.items() if key.startswith(MAILBOX_PREFIX)}
+    values = {key: json.loads(text) for key, text in task.store.values.items() if key.startswith(MAILBOX_PREFIX)}
+    return {key: value.get("own", {}).get("jobids", []) + value["jobids"] for key, value in values.items()}
 
 
 def call_back(task: Life, *jobids: str) -> None:
-    """Do what the api-server does when the URL of a task's submit is called for these jobs."""
+    """Do what the api-server does when the service calls for these jobs, whose JSON names the submit's reference."""
+    _call(task, *({"jobid": jobid, "replyRef": (record(task) or {})["reply_ref"]} for jobid in jobids))
+
+
+def forge(task: Life, *jobids: str) -> None:
+    """Do what the api-server does when somebody else calls, who has read the URL of a task's submit in some log."""
+    _call(task, *({"jobid": jobid} for jobid in jobids))
+
+
+def _call(task: Life, *bodies: dict[str, Any]) -> None:
     assert task.store is not None
     key = (record(task) or {})["mailbox"]
-    for jobid in jobids:
-        after = with_call(task.store.get(key), jobid, jobid.encode())
+    for body in bodies:
+        call = read_call(json.dumps(body).encode())
+        assert call is not None
+        after = with_call(task.store.get(key), call)
         assert after is not None
         task.store.set(key, after[0])
 

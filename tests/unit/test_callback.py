@@ -1,5 +1,6 @@
 """The names by which a callback finds its task and its waiters."""
 
+import json
 from urllib.parse import quote
 
 import pytest
@@ -7,19 +8,27 @@ import pytest
 from airflow_provider_pika.api.callback import (
     MAILBOX_LIMIT,
     RINGS_LIMIT,
+    Call,
     Ring,
     bell_key,
     hide_token,
     job_digest,
     mailbox_key,
     mailbox_of,
+    new_mailbox,
     new_token,
     read_bell,
-    read_jobid,
+    read_call,
     reply_url,
     with_call,
     with_jobid,
 )
+
+
+def call(jobid, *, ref=None, **more):
+    """Return what is kept of a call."""
+    body = {"jobid": jobid, **more} | ({"replyRef": ref} if ref else {})
+    return read_call(json.dumps(body).encode())
 
 
 def test_the_url_carries_the_token_and_the_mailbox_only_its_hash():
@@ -62,27 +71,71 @@ def test_a_mailbox_takes_each_jobid_once_and_only_so_many(jobids, jobid, after):
 
 @pytest.mark.parametrize(("before", "behind"), [(0, 100), (3, 100), (8, 0), (100, 0), (100, 3)])
 def test_forged_calls_neither_shut_the_true_one_out_nor_push_it_out(before, behind):
-    mailbox = {"jobids": []}
+    """Of calls that name no reference, which every field of the API allows."""
+    mailbox = new_mailbox("mine")
     calls = [*(f"foreign:{n}" for n in range(before)), "true", *(f"more:{n}" for n in range(behind))]
     rung = 0
     for jobid in calls:
-        mailbox, rings = with_call(mailbox, jobid, jobid.encode()) or (mailbox, False)
+        mailbox, rings = with_call(mailbox, call(jobid)) or (mailbox, False)
         rung += rings
     assert "true" in mailbox["jobids"]
     assert len(mailbox["jobids"]) <= MAILBOX_LIMIT
     assert len(mailbox["calls"]) == rung <= RINGS_LIMIT
 
 
+@pytest.mark.parametrize(("before", "behind"), [(4, 4), (8, 8), (100, 100)])
+@pytest.mark.parametrize("forged_ref", [None, "another's"])
+def test_whatever_is_forged_a_call_that_names_the_reference_is_kept_and_rings(before, behind, forged_ref):
+    """Who has read the URL in some log pushed the true jobid out by eight calls, and silenced its end by sixteen."""
+    mailbox = new_mailbox("mine")
+    names = [*(f"foreign:{n}" for n in range(before)), *(f"more:{n}" for n in range(behind))]
+    calls = [call(name, ref=forged_ref) for name in names]
+    rung = []
+    for each in [
+        *calls[:before],
+        call("true", ref="mine"),
+        *calls[before:],
+        call("true", ref="mine", status="completed"),
+    ]:
+        mailbox, rings = with_call(mailbox, each) or (mailbox, False)
+        rung += [each.jobid] * rings
+    assert mailbox["own"]["jobids"] == ["true"]
+    assert "true" not in mailbox["jobids"]
+    assert rung.count("true") == 2
+    assert len(rung) <= RINGS_LIMIT + 2
+
+
+def test_the_service_may_call_of_progress_as_often_as_it_likes():
+    mailbox = new_mailbox("mine")
+    for percent in range(100):
+        mailbox, rings = with_call(mailbox, call("job:1", ref="mine", content=f"{percent}%"))
+        assert rings
+    assert with_call(mailbox, call("job:1", ref="mine", content="99%")) is None
+    assert mailbox["own"]["jobids"] == ["job:1"]
+    assert len(mailbox["own"]["calls"]) == RINGS_LIMIT
+
+
+def test_a_mailbox_without_a_reference_takes_calls_as_ever():
+    """One that workers keep elsewhere, or that was opened by an earlier version."""
+    mailbox, rings = with_call({"jobids": []}, call("job:1", ref="mine"))
+    assert rings
+    assert mailbox["jobids"] == ["job:1"]
+
+
+def test_a_mailbox_gives_nothing_of_its_reference_away():
+    assert "mine-0123" not in json.dumps(new_mailbox("mine-0123"))
+
+
 def test_the_same_call_again_has_no_effect_and_another_one_rings_again():
     """A call that came early, or was forged, does not silence the one at the job's end."""
-    early, ended = b'{"jobid": "a", "status": "progress"}', b'{"jobid": "a", "status": "completed"}'
-    mailbox, rings = with_call({"jobids": []}, "a", early)
+    early, ended = call("a", status="progress"), call("a", status="completed")
+    mailbox, rings = with_call({"jobids": []}, early)
     assert rings
-    assert with_call(mailbox, "a", early) is None
-    mailbox, rings = with_call(mailbox, "a", ended)
+    assert with_call(mailbox, early) is None
+    mailbox, rings = with_call(mailbox, ended)
     assert rings
     assert mailbox["jobids"] == ["a"]
-    assert with_call(mailbox, "a", early) is with_call(mailbox, "a", ended) is None
+    assert with_call(mailbox, early) is with_call(mailbox, ended) is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +157,15 @@ def test_the_same_call_again_has_no_effect_and_another_one_rings_again():
     ],
 )
 def test_only_an_object_with_a_jobid_is_a_call(body, jobid):
-    assert read_jobid(body) == jobid
+    read = read_call(body)
+    assert (read and read.jobid) == jobid
+
+
+@pytest.mark.parametrize("ref", [None, 7, ["mine"], {"a": 1}])
+def test_a_reference_that_is_no_text_is_none(ref):
+    read = read_call(json.dumps({"jobid": "job:1", "replyRef": ref}).encode())
+    assert isinstance(read, Call)
+    assert read.ref is None
 
 
 TOKEN = "aZ09-_" * 5 + "xy"
@@ -138,15 +199,15 @@ def test_a_jobs_reply_url_tells_its_mailbox_hidden_or_not():
 
 @pytest.mark.parametrize("jobid", ["\\ud800", "a\\nb", "\\u0000", ""])
 def test_what_could_not_be_read_again_is_no_jobid(jobid):
-    assert read_jobid(f'{{"jobid": "{jobid}"}}'.encode()) is None
+    assert read_call(f'{{"jobid": "{jobid}"}}'.encode()) is None
 
 
 def test_a_repeated_call_brings_back_a_jobid_that_was_pushed_out():
     mailbox: dict = {"jobids": []}
     for name in ["a", "b", "c", "d", "true", "e", "f", "g", "h"]:
-        mailbox, _ = with_call(mailbox, name, name.encode()) or (mailbox, False)
+        mailbox, _ = with_call(mailbox, call(name)) or (mailbox, False)
     assert "true" not in mailbox["jobids"]
-    mailbox, rings = with_call(mailbox, "true", b"true")
+    mailbox, rings = with_call(mailbox, call("true"))
     assert "true" in mailbox["jobids"]
     assert not rings
 

@@ -153,7 +153,24 @@ def test_what_may_not_be_sent_again_is_searched_for_from_later_legs() -> None:
 def test_a_later_attempt_never_submits_by_itself(
     polls: int, record: Record, cleared: bool, resubmit_unknown: bool, step: Next
 ) -> None:
-    assert after_search(record, polls=polls, cleared=cleared, resubmit_unknown=resubmit_unknown) is step
+    decided = after_search(record, polls=polls, cleared=cleared, resubmit_unknown=resubmit_unknown, unread=False)
+    assert decided is step
+
+
+@pytest.mark.parametrize(
+    ("was_proved", "polls", "cleared", "step"),
+    [
+        (False, 1, False, Next.SUBMIT),
+        (True, 1, False, Next.RESCHEDULE),
+        (True, CALLBACK_POLLS, False, Next.FAIL),
+        (True, SEARCH_POLLS, True, Next.SUBMIT),
+    ],
+)
+def test_a_call_for_a_job_that_cannot_be_read_takes_a_proof_back_and_no_persons_word(
+    was_proved: bool, polls: int, cleared: bool, step: Next
+) -> None:
+    record = replace(CALLED_BACK, is_given_up=True, was_proved=was_proved)
+    assert after_search(record, polls=polls, cleared=cleared, resubmit_unknown=False, unread=True) is step
 
 
 def test_a_record_survives_json() -> None:
