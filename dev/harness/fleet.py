@@ -7,7 +7,6 @@ own host name, home, temporary folder and working folder. Task logs lie in one f
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,14 +108,9 @@ class Fleet(LocalAirflow):
         for name in names:
             self._wait_ready(name, "", _STARTING)
 
-    def restart_postgres(self, *, away: float = 0) -> None:
-        """
-        Let PostgreSQL end at once, as ``pg_ctl restart -m immediate`` does, and start it again.
-
-        :param away: after so many seconds
-        """
+    def restart_postgres(self) -> None:
+        """Let PostgreSQL end at once, as ``pg_ctl restart -m immediate`` does, and start it again."""
         self.postgres.stop(immediate=True)
-        time.sleep(away)
         self.postgres.start()
 
     def restart_redis(self) -> None:

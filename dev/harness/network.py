@@ -49,6 +49,8 @@ class Network:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._closed.is_set():
+            return
         self._closed.set()
         self._flowing.set()
         with self._lock:

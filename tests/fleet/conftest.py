@@ -18,6 +18,7 @@ from dev.harness.emulator import local_emulator
 from dev.harness.fleet import Fleet
 from dev.harness.local_airflow import QUICK_TO_NOTICE
 from dev.harness.network import Network
+from tests.support.receiver import DAG, Box, Receiver
 from tests.support.stories import Story
 
 DAGS = Path(__file__).parents[1] / "system" / "dags"
@@ -99,6 +100,23 @@ def flying(fleet: Fleet, emulator: EmulatorClient) -> Flying:
         return story
 
     return start
+
+
+@pytest.fixture(scope="session")
+def receiver(running_fleet: Fleet) -> Receiver:
+    """Return the receiver of callbacks in two api-servers on PostgreSQL, with mailboxes of tasks that have ended."""
+    receiver = Receiver(running_fleet)
+    run_id, receiver.owner = receiver.start()
+    assert receiver.call_early(run_id, "early:1") == 204
+    running_fleet.runs.wait(DAG, run_id, timeout=60)
+    assert running_fleet.api.xcom(DAG, run_id, "waits") == ["early:1"]
+    return receiver
+
+
+@pytest.fixture
+def box(receiver: Receiver) -> Box:
+    """Return an open mailbox that nobody has called yet."""
+    return Box(receiver, receiver.owner, receiver.tokens.pop())
 
 
 def asked(service: EmulatorClient) -> int:

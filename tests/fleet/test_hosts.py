@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import psutil
 import pytest
@@ -96,12 +97,32 @@ def test_children_die_while_the_api_takes_its_time(fleet: Fleet, emulator: Emula
     assert set(story.tries("submit")) == {2}
 
 
+@dataclass
+class HandedOut:
+    """
+    Submits that Celery hands out again.
+
+    :param struck: the tasks that the host which stands still has
+    :param messages: by which each was handed out first
+    """
+
+    story: Story
+    struck: set[int]
+    messages: set[str]
+
+
+def received(fleet: Fleet) -> Counter[str]:
+    """Return how often the further workers got each of Celery's messages."""
+    text = "".join(fleet.family.log(name).read_text() for name in IMPATIENT)
+    return Counter(re.findall(r"Task execute_workload\[(\S+)\] received", text))
+
+
 @pytest.fixture(scope="module")
-def handed_out(running_fleet: Fleet, services: dict[str, EmulatorClient]) -> Iterator[tuple[Story, set[int]]]:
+def handed_out(running_fleet: Fleet, services: dict[str, EmulatorClient]) -> Iterator[HandedOut]:
     """
     Start submits on two hosts whose broker soon takes them for lost, and let one of the hosts stand still.
 
-    They go on beside the test below, on the other emulator. The second value says which tasks the still host has.
+    They go on beside the test below, on the other emulator.
     """
     # The timeout, and how often Celery looks for what has passed it: by default every 100 s.
     impatient = {"visibility_timeout": "6", "unacked_restore_interval": "2", "unacked_restore_throttle": "1"}
@@ -115,14 +136,15 @@ def handed_out(running_fleet: Fleet, services: dict[str, EmulatorClient]) -> Ite
     # More than one host has room for.
     story = Story(running_fleet, emulator, "handed_out", "handed out", count=6)
     story.has_jobs(6, timeout=120)
+    messages = set(received(running_fleet))
     freeze(processes_of(running_fleet, STILL))
-    yield story, {index for index, host in hosts(story).items() if host == STILL}
+    yield HandedOut(story, {index for index, host in hosts(story).items() if host == STILL}, messages)
     for name in IMPATIENT:
         running_fleet.kill(name)
 
 
 def test_a_host_stands_still_between_intent_and_post(
-    fleet: Fleet, far: EmulatorClient, network: Network, handed_out: tuple[Story, set[int]]
+    fleet: Fleet, far: EmulatorClient, network: Network, handed_out: HandedOut
 ) -> None:
     """
     A whole host freezes for longer than Airflow waits for a heartbeat, then goes on.
@@ -154,16 +176,14 @@ def test_a_host_stands_still_between_intent_and_post(
     assert story.cancels() == 0
 
 
-def test_celery_hands_a_task_out_again_in_the_middle_of_its_post(
-    fleet: Fleet, handed_out: tuple[Story, set[int]]
-) -> None:
+def test_celery_hands_a_task_out_again_in_the_middle_of_its_post(fleet: Fleet, handed_out: HandedOut) -> None:
     """
-    With a visibility timeout shorter than the POST each task is delivered twice or more.
+    With a visibility timeout shorter than the POST each message is delivered twice or more.
 
     Where its host is at work it still has one try. Where the host stands still Airflow tries it again, and it finds
     the job that was made; the thawed host has nothing more to say.
     """
-    story, struck = handed_out
+    story, struck = handed_out.story, handed_out.struck
     assert 0 < len(struck) < 6
     try:
         wait_until(lambda: story.tries("submit").count(2) == len(struck), "the next tries", 120)
@@ -171,9 +191,9 @@ def test_celery_hands_a_task_out_again_in_the_middle_of_its_post(
         thaw(processes_of(fleet, STILL))
     paid_once(story)
     assert dict(enumerate(story.tries("submit"))) == {index: 1 + (index in struck) for index in range(6)}
-    text = "".join(fleet.family.log(name).read_text() for name in IMPATIENT)
-    received = Counter(re.findall(r"Task execute_workload\[(\S+)\] received", text))
-    assert sum(count > 1 for count in received.values()) >= 6, received
+    times = received(fleet)
+    assert len(handed_out.messages) == 6
+    assert all(times[message] > 1 for message in handed_out.messages), times
 
 
 def processes_of(fleet: Fleet, host: str) -> list[int]:

@@ -8,21 +8,25 @@ from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.fleet import PER_WORKER, Fleet
 from dev.harness.processes import wait_until
 from tests.fleet.conftest import Flying, asked, paid_once
+from tests.support.receiver import Box, Receiver
 from tests.support.stories import Story
 
 
-def deferred(story: Story) -> int:
-    """Return how many waits lie with the triggerers."""
-    rows = story.airflow.db.tasks(story.dag_id, story.run_id)
-    return sum(row["task_id"] == "wait" and row["state"] == "deferred" for row in rows)
+def waits_held(fleet: Fleet) -> dict[str, int]:
+    """Return how many triggers each triggerer holds."""
+    query = "SELECT j.hostname, count(*) AS held FROM trigger t JOIN job j ON j.id = t.triggerer_id GROUP BY j.hostname"
+    return {row["hostname"]: row["held"] for row in fleet.db.sql(query)}
 
 
 def test_a_triggerer_dies_with_waits(fleet: Fleet, flying: Flying) -> None:
-    """SIGKILL of one of two triggerers: the other takes its waits over, in the same try."""
+    """SIGKILL of the triggerer that holds more waits than the other, which takes them over in the same try."""
     story = flying("triggerer dies", answer=1, lasts=60, dag_id="mapped")
-    wait_until(lambda: deferred(story) == 6, "six waits", 90)
-    fleet.kill("triggerer")
+    wait_until(lambda: sum(waits_held(fleet).values()) == 6, "six waits", 90)
+    held = waits_held(fleet)
+    victim = max(held, key=lambda name: held[name])
+    fleet.kill(victim)
     paid_once(story)
+    assert not fleet.family.alive(victim)
     assert set(story.tries("wait")) == {1}
     assert (story.emulator.counters()["polls"]["smallest_gap"] or 10) >= 10
 
@@ -44,6 +48,7 @@ def test_both_api_servers_are_away(fleet: Fleet, flying: Flying) -> None:
     time.sleep(10)
     fleet.mend()
     paid_once(story)
+    assert max(story.tries("submit")) > 1
 
 
 def test_redis_dies(fleet: Fleet, flying: Flying) -> None:
@@ -71,10 +76,17 @@ def test_redis_forgets(fleet: Fleet, emulator: EmulatorClient) -> None:
     paid_once(story, room + 2)
 
 
-def test_postgres_is_away(fleet: Fleet, flying: Flying) -> None:
-    """PostgreSQL ends as after a crash, with submits in flight; what dies of it is started again when it is back."""
+def test_postgres_is_away(fleet: Fleet, flying: Flying, receiver: Receiver, box: Box) -> None:
+    """
+    PostgreSQL ends as after a crash, with submits in flight; what dies of it is started again when it is back.
+
+    A callback meanwhile is asked to come again, and is kept when it does.
+    """
     story = flying("postgres is away", answer=20)
-    fleet.restart_postgres(away=15)
+    fleet.postgres.stop(immediate=True)
+    assert receiver.call(box.url, "away:1") == 503
+    time.sleep(15)
+    fleet.postgres.start()
 
     def ended() -> bool:
         fleet.mend()
@@ -82,3 +94,6 @@ def test_postgres_is_away(fleet: Fleet, flying: Flying) -> None:
 
     wait_until(ended, "the run to end", 240)
     paid_once(story)
+    assert receiver.call(box.url, "away:1") == 204
+    assert box.jobids() == ["away:1"]
+    assert receiver.bells("away:1") == 1

@@ -21,6 +21,13 @@ def network(pika_emulator: EmulatorClient) -> Iterator[Network]:
         yield running
 
 
+def test_it_may_be_closed_twice(pika_emulator: EmulatorClient) -> None:
+    """An Airflow that fails to start is stopped by itself and by the fleet around it; the failure was masked."""
+    network = Network(pika_emulator.url)
+    with network:
+        network.__exit__(None, None, None)
+
+
 def check(network: Network, token: str, timeout: float = 15) -> int:
     with requests.Session() as session:
         session.trust_env = False

@@ -7,7 +7,6 @@ nothing but the api-servers is asked from then on, and nobody else minds a locke
 
 from __future__ import annotations
 
-import json
 import socket
 import sqlite3
 import uuid
@@ -15,101 +14,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
-import requests
 
-from airflow_provider_pika.api.callback import (
-    BELL_PREFIX,
-    BODY_LIMIT,
-    MAILBOX_LIMIT,
-    RINGS_LIMIT,
-    job_digest,
-    mailbox_key,
-    new_token,
-    read_bell,
-    reply_url,
-)
+from airflow_provider_pika.api.callback import BODY_LIMIT, MAILBOX_LIMIT, RINGS_LIMIT, mailbox_key, new_token
 from dev.harness.local_airflow import LocalAirflow
-from dev.harness.processes import wait_until
+from tests.support.receiver import DAG, Box, Receiver
 
 DAGS = Path(__file__).with_name("dags")
-DAG = "mailboxes"
 LOCK_TIMEOUT = 2
-
-
-class Receiver:
-    """The api-servers, and mailboxes that are open in their database."""
-
-    def __init__(self, airflow: LocalAirflow) -> None:
-        self.airflow = airflow
-        self.tokens = [new_token() for _ in range(20)]
-        self.awaited = new_token()
-        self.used = [*self.tokens, self.awaited]
-        self._http = requests.Session()
-        self._http.trust_env = False
-
-    def start(self, **conf: Any) -> tuple[str, str]:
-        """Start a run whose mailboxes are for the tests, return it and its task's id."""
-        run_id = self.airflow.runs.trigger(
-            DAG,
-            conf={
-                "keys": [mailbox_key(token) for token in self.tokens],
-                "awaited": mailbox_key(self.awaited),
-                **conf,
-            },
-        )
-        return run_id, self.ti_id(run_id, "opens")
-
-    def ti_id(self, run_id: str, task_id: str) -> str:
-        def found() -> str | None:
-            row = self.airflow.db.task(DAG, run_id, task_id)
-            return row and str(uuid.UUID(row["id"]))
-
-        return wait_until(found, f"task instance {task_id}", 30)
-
-    def mailbox(self, token: str) -> dict[str, Any] | None:
-        rows = self.airflow.db.sql("SELECT value FROM task_state_store WHERE key = ?", (mailbox_key(token),))
-        return json.loads(rows[0]["value"]) if rows else None
-
-    def bells(self, jobid: str | None = None) -> int:
-        rows = self.airflow.db.sql("SELECT key FROM variable WHERE key LIKE ?", (f"{BELL_PREFIX}%",))
-        rings = [read_bell(row["key"]) for row in rows]
-        return sum(jobid is None or ring.job == job_digest(jobid) for ring in rings if ring)
-
-    def written(self) -> list[dict[str, Any]]:
-        """Return all that a call could have written."""
-        return [
-            *self.airflow.db.sql("SELECT key, value FROM task_state_store ORDER BY id"),
-            *self.airflow.db.sql("SELECT key FROM variable ORDER BY id"),
-        ]
-
-    def url(self, ti_id: str, token: str, server: str | None = None) -> str:
-        return reply_url(server or self.airflow.front, ti_id, token)
-
-    def call(self, url: str, jobid: str = "job:1", *, body: bytes | None = None, method: str = "POST") -> int:
-        return self.answer(url, jobid, body=body, method=method).status_code
-
-    def answer(self, url: str, jobid: str = "job:1", *, body: bytes | None = None, method: str = "POST") -> Any:
-        data = json.dumps({"jobid": jobid, "status": "completed"}).encode() if body is None else body
-        return self._http.request(method, url, data=data, timeout=30)
-
-
-class Box:
-    """One open mailbox, of a task that has ended."""
-
-    def __init__(self, receiver: Receiver, ti_id: str, token: str) -> None:
-        self.receiver, self.ti_id, self.token = receiver, ti_id, token
-        self.url = receiver.url(ti_id, token)
-
-    def content(self) -> Any:
-        return self.receiver.mailbox(self.token)
-
-    def jobids(self) -> list[str]:
-        return self.content()["jobids"]
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +42,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 def ended(started: Receiver) -> tuple[Receiver, str, str]:
     """Let the tasks run and end, and then all but the api-servers; return run and task instance as well."""
     run_id, ti_id = started.start()
-    waiting = started.ti_id(run_id, "waits")
-    started.airflow.runs.wait_task(DAG, run_id, "waits", ("running",))
-    # Before any answer of a submit is kept: the mailbox is open, and that is enough.
-    wait_until(lambda: started.mailbox(started.awaited), "the mailbox of a running task", 30)
-    assert started.call(started.url(waiting, started.awaited), "early:1") == 204
+    assert started.call_early(run_id, "early:1") == 204
     started.airflow.runs.wait(DAG, run_id, timeout=60)
     for name in ("scheduler", "dag-processor", "triggerer"):
         started.airflow.kill(name)

@@ -112,6 +112,25 @@ def test_marked_failed_between_intent_and_first_byte(
     assert asked(far) == 0
 
 
+def test_a_supervisor_alone_stands_still_during_the_post(mortal: LocalAirflow, emulator: EmulatorClient) -> None:
+    """Its task goes on and has nobody to report to; the next try adopts the job, and the thawed one spoils nothing."""
+    emulator.configure(seconds=100)
+    emulator.fault("submit", "slow", seconds=15)
+    story = Story(mortal, emulator, "six", "supervisor frozen", count=1)
+    story.has_jobs(1)
+    supervisor = mortal.runs.task_processes(story.dag_id, story.run_id, "submit", 0).supervisor
+    freeze([supervisor])
+    try:
+        wait_until(lambda: story.tries("submit") == [2], "the next try", 120)
+        story.task("submit", "success", map_index=0)
+    finally:
+        thaw([supervisor])
+    story.ends()
+    assert asked(emulator) == len(story.jobs()) == 1
+    assert story.xcom("submit", map_index=0) == story.jobs()[0]["jobid"]
+    assert story.cancels() == 0
+
+
 def test_frozen_between_intent_and_first_byte(mortal: LocalAirflow, far: EmulatorClient, network: Network) -> None:
     """
     Supervisor and task stand still for longer than Airflow waits for a heartbeat, then go on.
