@@ -3,7 +3,8 @@
 A submit's ``replyUrl`` holds a task instance's id and a random token. The token's hash is the key of a mailbox in that
 task instance's own store, where the api-server puts each jobid it is told of; for each it rings a bell: a Variable
 whose *key* is the message, because reading a value asks every secrets backend first. Whoever knows no URL can write
-nothing, and what a forged call can reach is that a job is read early.
+nothing. What a forged call can reach is that a job is read early, and that a submit whose answer was lost is not sent
+once more.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from airflow_provider_pika.api.job import RUNNING_STATES
+
 CALLBACK_PATH = "/pika/callback"
 MAILBOX_PREFIX = "pika_callback:"
 BELL_PREFIX = "pika_ended:"
 # One forged call must not shut out the true one, and many must not fill a store.
 MAILBOX_LIMIT = 8
-# Nor may they fill the table of Variables: past so many bells it takes jobids but is silent, and its job is polled for.
+# Nor may they fill the table of Variables: after so many bells a mailbox still takes jobids but rings no more, and its
+# job is polled for. Calls that name the submit's reference are counted by themselves.
 RINGS_LIMIT = 16
 # A job's JSON has a few kilobytes.
 BODY_LIMIT = 64 * 2**10
@@ -89,11 +93,13 @@ class Call(NamedTuple):
     :param jobid: the job it names
     :param digest: of the whole body, by which the same call is known when it comes again
     :param ref: the digest of the ``replyRef`` it names, None if it names none
+    :param runs: whether it says that the job still runs: one who tells of each step must not ring for each
     """
 
     jobid: str
     digest: str
     ref: str | None = None
+    runs: bool = False
 
 
 def read_call(body: bytes) -> Call | None:
@@ -102,11 +108,18 @@ def read_call(body: bytes) -> Call | None:
         content = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    jobid, ref = (content.get("jobid"), content.get("replyRef")) if isinstance(content, dict) else (None, None)
+    if not isinstance(content, dict):
+        return None
+    jobid, ref, status = (content.get(name) for name in ("jobid", "replyRef", "status"))
     # Half a character (a lone surrogate) could be stored and never be read again, with all that is in the mailbox.
     if not isinstance(jobid, str) or not 0 < len(jobid) <= _JOBID_LIMIT or not jobid.isprintable():
         return None
-    return Call(jobid, hashlib.sha256(body).hexdigest()[:16], ref_digest(ref) if isinstance(ref, str) else None)
+    return Call(
+        jobid,
+        hashlib.sha256(body).hexdigest()[:16],
+        ref=ref_digest(ref) if isinstance(ref, str) else None,
+        runs=isinstance(status, str) and status in RUNNING_STATES,
+    )
 
 
 def ref_digest(reply_ref: str) -> str:
@@ -142,19 +155,18 @@ def with_call(mailbox: Mapping[str, Any], call: Call) -> tuple[dict[str, Any], b
     not silence the one at the job's end.
 
     A call that names the submit's own reference has a place of its own. Who has read the URL in some log does not know
-    the reference, so nothing forged can take the place of a true jobid, or use up its bells.
+    the provider's random reference, so nothing forged takes the place of a true jobid, or uses up its bells. (One of
+    the user's own may be guessed: then it is as with calls that name none.)
 
     :param mailbox: ``jobids``, and ``calls``: the digests of those that rang; the same under ``own``; and ``ref``
     """
     own = call.ref is not None and call.ref == mailbox.get("ref")
     place = mailbox.get("own", {"jobids": []}) if own else mailbox
     calls = place.get("calls", [])
-    is_new = call.digest not in calls
-    # The service itself may call as often as it likes, say of progress; only its latest calls are remembered.
-    rings = is_new and (own or len(calls) < RINGS_LIMIT)
+    rings = not call.runs and call.digest not in calls and len(calls) < RINGS_LIMIT
     held = {
         "jobids": with_jobid(place["jobids"], call.jobid),
-        "calls": [*calls, call.digest][-RINGS_LIMIT:] if rings else calls,
+        "calls": [*calls, call.digest] if rings else calls,
     }
     after = {**mailbox, "own": held} if own else {**mailbox, **held}
     return None if after == mailbox else (after, rings)

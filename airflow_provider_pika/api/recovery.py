@@ -129,6 +129,8 @@ class Record:
         known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
         # One jobid or none is what earlier versions wrote.
         ruled_out = known.get("ruled_out") or ()
+        # One that an earlier version gave up may have been a proof: that errs on the side of not paying again.
+        known.setdefault("was_proved", known.get("is_given_up", False))
         known["ruled_out"] = (ruled_out,) if isinstance(ruled_out, str) else tuple(ruled_out)
         return cls(**known)
 

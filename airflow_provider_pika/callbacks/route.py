@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,11 @@ _BODY_TIMEOUT = 10.0
 _STORE_TIMEOUT = 20.0
 # Callbacks may come in hundreds, and the api-server's other work needs its threads and database connections as well.
 _THREADS = 4
-# Those that wait for it and are not yet known to be true: some seconds' work, and some megabytes.
+# Calls that wait for the database, of which nobody knows yet whether their tokens are true: some seconds' work, and
+# some megabytes.
 _MOST_UNDER_WAY = 1000
+# Seconds between two lines in the log that tell of failures: a flood of calls must not be one of lines.
+_WARNING_PAUSE = 60.0
 
 
 class _Refusal(Exception):
@@ -112,7 +116,7 @@ class _Deliveries:
 
     def __init__(self) -> None:
         self._under_way: set[asyncio.Future[bool]] = set()
-        self._is_failing = False
+        self._warned_at = float("-inf")
 
     async def deliver(self, ti_id: UUID, key: str, call: Call) -> bool:
         """
@@ -126,17 +130,16 @@ class _Deliveries:
         working = asyncio.get_running_loop().run_in_executor(_threads(), _delivered, called_off, ti_id, key, call)
         self._under_way.add(working)
         working.add_done_callback(self._ended)
-        await asyncio.wait({working}, timeout=_STORE_TIMEOUT)
-        if not working.done():
+        try:
+            await asyncio.wait({working}, timeout=_STORE_TIMEOUT)
+        finally:
             # A thread that has begun goes on and may still deliver; one that has not will do nothing. It is not
             # cancelled: then it would no longer count as one that waits, and would wait all the same.
             called_off.set()
+        if not working.done():
             raise self._failed(f"no answer within {_STORE_TIMEOUT:g} s")
         error = working.exception()
         if error is None:
-            if self._is_failing:
-                self._is_failing = False
-                log.info("Callbacks of the Pika service can be kept again.")
             return working.result()
         # A state store backend of one's own may raise anything. Neither its text nor its traceback is logged: the
         # frames hold the call's scope, and the token in it.
@@ -151,9 +154,9 @@ class _Deliveries:
             working.exception()
 
     def _failed(self, reason: str) -> _Refusal:
-        """Return the answer to a call that could not be kept; a flood of them is one line in the log."""
-        if not self._is_failing:
-            self._is_failing = True
+        """Return the answer to a call that could not be kept, and log it now and then."""
+        if time.monotonic() - self._warned_at >= _WARNING_PAUSE:
+            self._warned_at = time.monotonic()
             log.warning(
                 "A callback of the Pika service could not be kept: %s; the service is asked to call again.", reason
             )

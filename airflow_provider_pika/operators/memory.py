@@ -203,8 +203,11 @@ class SubmitMemory:
         """
         Return the jobids that callbacks for a submit have named.
 
-        First those of calls that named its reference as well. The others can have come from whoever knows its URL.
+        First those of calls that named its reference as well. The others can have come from whoever knows its URL,
+        unless the mailbox knows no reference and can tell none from none.
         """
         held = (self._store.get(record.mailbox) if record.mailbox else None) or {"jobids": []}
-        own = held.get("own", {"jobids": []})
-        return [str(jobid) for jobid in own["jobids"]], [str(jobid) for jobid in held["jobids"]]
+        named, others = held.get("own", {"jobids": []})["jobids"], held["jobids"]
+        if "ref" not in held:
+            return [str(jobid) for jobid in others], []
+        return [str(jobid) for jobid in named], [str(jobid) for jobid in others if jobid not in named]

@@ -98,16 +98,18 @@ class JobSearch:
 
     It holds a worker only while one more submit is still possible; else it leaves and comes back with a later leg.
 
-    ``has_unread`` tells whether the service had called back, by the last poll, for a job that may be the one.
+    ``unread`` tells why a job that the service had called back for by the last poll, and that may be the one, could not
+    be told from others; None if there was none.
     """
 
     def __init__(self, hook: PikaHook, memory: SubmitMemory, log: Logger) -> None:
         self.killed = False
-        self.has_unread = False
+        self.unread: PikaError | None = None
         self._hook = hook
         self._memory = memory
         self._log = log
         self._ruled_out: set[str] = set()
+        self._nameless: set[str] = set()
         self._strangers: list[str] = []
         self._answered = Moment.now()
 
@@ -162,7 +164,7 @@ class JobSearch:
         # The mailbox comes first: it costs no request, and a job that has ended is nowhere else. But whatever stands in
         # it, or ails the store, the list is asked too: anybody who knows its URL can have put something there.
         told = self._told(record)
-        self.has_unread = told.unread is not None
+        self.unread = told.unread
         if told.job:
             return told.job
         listed = self._hook.list_jobs()
@@ -195,7 +197,7 @@ class JobSearch:
         """Return which of these jobs a submit has made, as far as it can be told."""
         found = _Found()
         for jobid in jobids:
-            if jobid in self._ruled_out:
+            if jobid in self._ruled_out or (named is _Named.LISTED and jobid in self._nameless):
                 continue
             job = None
             try:
@@ -215,11 +217,13 @@ class JobSearch:
             if job and record.is_own(job):
                 self._log.info("Found %s, submitted by this task: going on with it.", jobid)
                 return _Found(job)
-            nameless = job is not None and not job.raw.get("replyRef")
-            if nameless and named is not _Named.LISTED:
-                # Every field of the API is optional: it may be the very one, and nothing is submitted beside it.
-                unread = PikaUnavailableError(f"{jobid} was read without a replyRef: nobody can tell yet whose it is.")
-                found = found if found.unread else _Found(unread=unread)
+            if job and not job.raw.get("replyRef"):
+                # Every field of the API is optional. Of the running jobs many have none, and one look is enough; but
+                # beside one that was called back for nothing is submitted: it may be the very one.
+                self._nameless.add(jobid)
+                if named is not _Named.LISTED and not found.unread:
+                    nobody_knows = f"{jobid} was read without a replyRef: nobody can tell yet whose it is."
+                    found = _Found(unread=PikaUnavailableError(nobody_knows, jobid=jobid))
                 continue
             self.rule_out(jobid)
             if named is not _Named.LISTED:
@@ -234,6 +238,8 @@ class JobSearch:
         What the API does not know, and what may be anybody's word, must not keep a search from ever coming to its end.
         """
         fails = named is _Named.LISTED or (named is _Named.CALLED and error.status != _NOT_FOUND)
+        # The whole account is asked to wait.
+        fails = fails or isinstance(error, PikaRateLimitedError)
         return _Found(unread=error, fails=fails) if fails or not found.unread else found
 
     def leave(self, record: Record, transient: PikaError | None) -> NoReturn:
@@ -268,14 +274,20 @@ class JobSearch:
         raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=pause))
 
 
-def unknown_outcome(record: Record, conn_id: str) -> PikaUnknownOutcomeError:
-    """Return the error for a submit whose job was not found, with what came back of it."""
+def unknown_outcome(record: Record, conn_id: str, *, unread: PikaError | None = None) -> PikaUnknownOutcomeError:
+    """
+    Return the error for a submit whose job was not found, with what came back of it.
+
+    :param unread: why one that was called back for, and may be it, could not be told from others
+    """
     searched = "Its reply_ref is one that other tasks may share, so its job cannot be looked for."
     if record.is_searchable:
-        called = ", nor one that the service called back for" if record.mailbox else ""
+        called = ", nor one that was called back for" if record.mailbox else ""
         searched = (
             f"In {record.polls} polls no running job carried its replyRef{called}, but it may have run and ended."
         )
+        if unread:
+            searched += f" One was called back for that could not be read: {unread}"
     # What came back, as it was worded then, says itself what to do.
     never = f"Its answer was never recorded. {may_exist(conn_id)}"
     lost = PikaError.from_event(record.lost) if record.lost else PikaError(never)

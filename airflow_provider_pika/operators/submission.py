@@ -152,22 +152,24 @@ class Submission:
             if job:
                 # What this very try has made is its job, however it ended; a retry is the next try's to make.
                 return self.memory.take(job) if self.memory.is_of_this_try(record) else self._go_on(job)
-            counted = self.memory.counted(record, went_through=True)
+            # What was given up is looked for as long as it takes; only while there is a doubt do the polls count.
+            if self._search.unread or not record.is_given_up:
+                counted = self.memory.counted(record, went_through=True)
         step = after_search(
             record,
             polls=counted.polls,
             cleared=self.memory.cleared,
             resubmit_unknown=self._resubmit_unknown and self.memory.sends() < SENDS_LIMIT,
-            unread=self._search.has_unread,
+            unread=self._search.unread is not None,
         )
         if step is Next.RESCHEDULE:
             self.log.info("No running job carries its reference (poll %d).", counted.polls)
             self._search.leave(record, None)
         # The submit in its place may meet a full queue, and while it waits the service may call back for this one.
         is_given_up = step is Next.SUBMIT
-        was_proved = is_given_up and record.was_proved and not self._search.has_unread
+        was_proved = is_given_up and record.was_proved and not self._search.unread
         self.memory.save(replace(counted, is_given_up=is_given_up, was_proved=was_proved))
         self.log.warning("No running job carries the reference of the submit of %s: %s.", asked, step.value)
         if step is Next.FAIL:
-            raise unknown_outcome(counted, self.hook.pika_conn_id)
+            raise unknown_outcome(counted, self.hook.pika_conn_id, unread=self._search.unread)
         return None

@@ -14,7 +14,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from heapq import nsmallest
 from weakref import WeakKeyDictionary
 
@@ -121,7 +121,7 @@ class SharedPoller:
         self._queues.join(waiter, executing_jobs, at=rejected_at, not_before=not_before, again=again)
         if self._ear:
             # A job in the way may have ended, and been called about, between the 429 and now.
-            self._hear_of_blockers({ring.job for ring in self._ear.rings})
+            self._hear_of_blockers(self._ear.rings)
         self._wake.set()
         end = time.time() + timeout
         try:
@@ -232,14 +232,16 @@ class SharedPoller:
         rung = [waiter for waiter in self._jobs if waiter.digest in newest]
         for waiter in rung:
             waiter.was_rung(newest[waiter.digest])
-        self._hear_of_blockers(newest.keys() - {waiter.digest for waiter in rung})
+        self._hear_of_blockers(rings)
         if rung:
             self._hurry()
 
-    def _hear_of_blockers(self, digests: Collection[str]) -> None:
+    def _hear_of_blockers(self, rings: Sequence[Ring]) -> None:
         """Read the jobs in a queue's way that were called about: the list may still name them for a minute."""
-        for jobid in self._blockers.called_about(digests):
-            self._under_way.start(self._blockers.read, jobid)
+        for jobid in self._blockers.hear(rings):
+            # What somebody here waits for is read for him, and the queue is told.
+            if not self._jobs.of_job(jobid):
+                self._under_way.start(self._blockers.read, jobid)
 
     def _hurry(self) -> None:
         self._is_hurried = True

@@ -116,7 +116,7 @@ def test_forged_calls_leave_the_true_one_its_place_and_its_bell(mailbox: Mailbox
     for number in range(40):
         assert mailbox.call(f"forged:{number}")
         if number == 20:
-            assert mailbox.call("true:1", replyRef="mine", status="progress")
+            assert mailbox.call("true:1", replyRef="mine", content="at once")
     assert mailbox.call("true:1", replyRef="mine", status="completed")
     held = mailbox.read()
     assert held["own"]["jobids"] == ["true:1"]

@@ -237,13 +237,28 @@ def test_calls_that_wait_for_a_database_that_hangs_are_few_and_hold_no_bodies(
     assert 1 <= len(kept.calls) <= 5
 
 
-def test_that_calls_can_be_kept_again_is_told(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flood_that_is_kept_in_part_is_no_flood_in_the_log(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        kept.error = mailbox.StoreAwayError("away")
-        assert [call(BODY)[0], call(BODY)[0]] == [503, 503]
-        kept.error = None
-        assert call(BODY)[0] == 204
-    assert [record.levelname for record in caplog.records if "Pika" in record.getMessage()] == ["WARNING", "INFO"]
+        for error in [mailbox.StoreAwayError("away"), None] * 20:
+            kept.error = error
+            assert call(BODY)[0] == (503 if error else 204)
+    assert len([record for record in caplog.records if "Pika" in record.getMessage()]) == 1
+
+
+def test_a_call_whose_server_gives_it_up_is_called_off(kept: Kept) -> None:
+    """A server that ends would else wait for a thousand of them."""
+    kept.hold.clear()
+
+    async def give_up() -> None:
+        calls = asyncio.ensure_future(receive_at_once(10, BODY))
+        await asyncio.sleep(0.2)
+        calls.cancel()
+        await asyncio.wait({calls})
+        kept.hold.set()
+        await asyncio.wait(set(route._deliveries._under_way))
+
+    asyncio.run(asyncio.wait_for(give_up(), 10))
+    assert len(kept.calls) == 4
 
 
 def test_a_websocket_is_turned_away(kept: Kept) -> None:

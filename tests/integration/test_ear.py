@@ -255,6 +255,33 @@ def test_a_forged_call_about_a_job_in_the_way_releases_nobody(
     assert smallest_gap(reads(clock)) >= 9.99
 
 
+def test_old_bells_are_read_for_once_however_many_join(
+    pika_emulator: EmulatorClient, clock: Clock, bells: Bells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each who joins is told of the bells of five minutes: one early call used up the reads that the true one needs."""
+    blocker = job_of(pika_emulator, 60)
+    monkeypatch.setattr(PikaHook, "list_jobs", lambda hook: [blocker])
+    released = []
+
+    async def wait(after: float) -> None:
+        await asyncio.sleep(after)
+        await events_of(in_queue(blocker, clock))
+        released.append(clock.time())
+
+    async def line() -> None:
+        start = clock.time()
+        for at in (15.0, 61.5):
+            asyncio.get_running_loop().call_later(at, bells.ring, blocker)
+        waiting = {asyncio.ensure_future(wait(2.0 * number)) for number in range(20)}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert 61.5 <= released[0] - start <= 64
+        for each in waiting:
+            each.cancel()
+
+    run_leaping(line(), clock)
+    assert len(reads(clock)) == 2
+
+
 @pytest.mark.parametrize("early", ["forged", "unanswered"])
 def test_a_job_in_the_way_is_read_again_when_it_is_called_about_again(
     pika_emulator: EmulatorClient, clock: Clock, bells: Bells, monkeypatch: pytest.MonkeyPatch, early: str

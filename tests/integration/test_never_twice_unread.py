@@ -260,12 +260,41 @@ def test_a_forged_jobid_that_cannot_be_read_neither_fails_a_search_nor_keeps_it_
     assert len(jobids(pika_emulator)) == 2
 
 
+def test_what_was_found_unread_is_named_by_the_error(pika_emulator: EmulatorClient, life: Any) -> None:
+    """Whoever reads it is about to clear the task, and to pay."""
+    task = life(submit())
+    crash_before_answer(task, made=False)
+    call_back(task, "job:not-known-yet")
+    cause = task.retry().cause
+    assert type(cause) is PikaUnknownOutcomeError
+    assert "job:not-known-yet" in str(cause)
+
+
+@pytest.mark.parametrize("known", ["no reference", "elsewhere"])
+def test_a_mailbox_that_knows_no_reference_is_believed_as_ever(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    """Of an earlier version, or of workers that keep their state elsewhere: an unread job fails the poll."""
+    task = life(submit())
+    crash_before_answer(task)
+    (made,) = jobids(pika_emulator)
+    end(pika_emulator, made)
+    key = record(task)["mailbox"]
+    task.store.set(key, {"jobids": []})
+    call_back(task, made) if known == "elsewhere" else forge(task, made)
+    pika_emulator.fault("job", "server_error", status=503, times=10)
+    assert type(task.retry().error) is PikaUnavailableError
+    assert task.retry().value == made
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
 @pytest.mark.parametrize("by", [call_back, forge])
 def test_a_called_back_job_read_without_a_reference_is_not_paid_for_again(
-    pika_emulator: EmulatorClient, life: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, by: Any
+    pika_emulator: EmulatorClient, life: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, by: Any, is_listed: bool
 ) -> None:
     """Every field of the API is optional. It was ruled out, and the submit sent once more beside its job."""
-    pika_emulator.fault("submit", "unlisted")
+    if not is_listed:
+        pika_emulator.fault("submit", "unlisted")
     pika_emulator.fault("submit", "drop_after")
     read, nameless = PikaHook.get_job, 3
 
@@ -279,7 +308,7 @@ def test_a_called_back_job_read_without_a_reference_is_not_paid_for_again(
     ask = PikaHook.list_jobs
 
     def called_meanwhile(self: PikaHook) -> list[str]:
-        if not any(mailboxes(task).values()):
+        if not any(mailboxes(task).values()) and (not is_listed or sum(clock.sleeps) >= 60):
             by(task, *jobids(pika_emulator))
         return ask(self)
 
@@ -289,26 +318,28 @@ def test_a_called_back_job_read_without_a_reference_is_not_paid_for_again(
     assert asked(pika_emulator) == 1
 
 
+@pytest.mark.parametrize("legs", [1, 20])
 def test_what_was_given_up_and_is_called_back_for_unread_is_not_paid_for_again(
-    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch, legs: int
 ) -> None:
     """The submit in its place waited before a full queue; the API did not know the first one's job for a moment."""
     pika_emulator.fault("submit", "unlisted")
     pika_emulator.fault("submit", "late_read", reads=2)
     pika_emulator.fault("submit", "drop_after")
-    pika_emulator.fault("submit", "queue_full")
-    task = life(submit())
-    reschedule = Life._reschedule
+    pika_emulator.fault("submit", "queue_full", times=legs)
+    task = life(submit(resubmit_unknown=legs > 1))
+    reschedule, left = Life._reschedule, []
 
     def end_meanwhile(self: Life, date: Any) -> None:
         reschedule(self, date)
-        if not any(mailboxes(task).values()):
+        left.append(date)
+        if len(left) == legs:
             end(pika_emulator, jobids(pika_emulator)[0])
             call_back(task, jobids(pika_emulator)[0])
 
     monkeypatch.setattr(Life, "_reschedule", end_meanwhile)
     assert [task.run().value] == jobids(pika_emulator)
-    assert asked(pika_emulator) == 2, "one of them met a full queue"
+    assert asked(pika_emulator) == 1 + legs, "all others met a full queue"
 
 
 def test_a_mailbox_that_cannot_be_read_for_a_moment_does_not_hide_the_list(

@@ -173,6 +173,13 @@ def test_a_call_for_a_job_that_cannot_be_read_takes_a_proof_back_and_no_persons_
     assert after_search(record, polls=polls, cleared=cleared, resubmit_unknown=False, unread=True) is step
 
 
+@pytest.mark.parametrize("is_given_up", [True, False])
+def test_what_an_earlier_version_gave_up_is_taken_for_proved(is_given_up: bool) -> None:
+    written = {**RECORD.to_json(), "is_given_up": is_given_up}
+    del written["was_proved"]
+    assert Record.from_json(written).was_proved is is_given_up
+
+
 def test_a_record_survives_json() -> None:
     assert Record.from_json(json.loads(json.dumps(RECORD.to_json()))) == RECORD
 
