@@ -197,16 +197,16 @@ def after_search(record: Record, *, polls: int, cleared: bool, resubmit_unknown:
 
     Nothing on the list proves nothing once a job can have ended: so it never submits by itself, whatever the intent's
     age. The user's flag and a person's clear are the two ways on, and they too wait for the whole search. What was
-    given up before was looked for only once more, in its mailbox above all. But a proof that there is no job falls with
-    a call for one that cannot be read: then the search goes on.
+    given up before was looked for only once more, in its mailbox above all. But where the service has called back for a
+    job that cannot be read, the search goes on: a proof that there is none has fallen, and a word waits once more.
 
     :param record: the intent
     :param polls: how many polls of the search have gone through
     :param unread: whether the service called back for a job of which nobody can tell yet whose it is
     """
-    if record.is_given_up and not (unread and record.was_proved):
+    if record.is_given_up and not unread:
         return Next.SUBMIT
-    may_submit = cleared or resubmit_unknown
+    may_submit = cleared or resubmit_unknown or (record.is_given_up and not record.was_proved)
     wanted = CALLBACK_POLLS if record.mailbox and not may_submit else SEARCH_POLLS
     if record.is_searchable and polls < wanted:
         return Next.RESCHEDULE

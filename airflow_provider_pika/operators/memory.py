@@ -203,8 +203,8 @@ class SubmitMemory:
         """
         Return the jobids that callbacks for a submit have named.
 
-        First those of calls that named its reference as well. The others can have come from whoever knows its URL,
-        unless the mailbox knows no reference and can tell none from none.
+        First those of calls that named its reference as well. The others can have come from whoever knows its URL. A
+        mailbox that holds no reference to compare with cannot tell them apart: there all count as the former.
         """
         held = (self._store.get(record.mailbox) if record.mailbox else None) or {"jobids": []}
         named, others = held.get("own", {"jobids": []})["jobids"], held["jobids"]

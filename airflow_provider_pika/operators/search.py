@@ -98,8 +98,8 @@ class JobSearch:
 
     It holds a worker only while one more submit is still possible; else it leaves and comes back with a later leg.
 
-    ``unread`` tells why a job that the service had called back for by the last poll, and that may be the one, could not
-    be told from others; None if there was none.
+    After a poll, ``unread`` is why nobody can tell yet whether a job that was called back for is the one; None if there
+    is no such job.
     """
 
     def __init__(self, hook: PikaHook, memory: SubmitMemory, log: Logger) -> None:
@@ -191,7 +191,7 @@ class JobSearch:
         if found.job:
             return found
         hint = self._own(hinted, record, _Named.HINTED)
-        return hint if hint.job or not found.unread else found
+        return hint if hint.job or hint.fails or not found.unread else found
 
     def _own(self, jobids: Iterable[str], record: Record, named: _Named) -> _Found:
         """Return which of these jobs a submit has made, as far as it can be told."""
@@ -287,7 +287,7 @@ def unknown_outcome(record: Record, conn_id: str, *, unread: PikaError | None = 
             f"In {record.polls} polls no running job carried its replyRef{called}, but it may have run and ended."
         )
         if unread:
-            searched += f" One was called back for that could not be read: {unread}"
+            searched += f" Nobody can tell whether one that was called back for is this task's: {unread}"
     # What came back, as it was worded then, says itself what to do.
     never = f"Its answer was never recorded. {may_exist(conn_id)}"
     lost = PikaError.from_event(record.lost) if record.lost else PikaError(never)

@@ -152,7 +152,7 @@ class Submission:
             if job:
                 # What this very try has made is its job, however it ended; a retry is the next try's to make.
                 return self.memory.take(job) if self.memory.is_of_this_try(record) else self._go_on(job)
-            # What was given up is looked for as long as it takes; only while there is a doubt do the polls count.
+            # A submit that was given up is looked for once before each that is sent in its place, which is no search.
             if self._search.unread or not record.is_given_up:
                 counted = self.memory.counted(record, went_through=True)
         step = after_search(
@@ -166,9 +166,13 @@ class Submission:
             self.log.info("No running job carries its reference (poll %d).", counted.polls)
             self._search.leave(record, None)
         # The submit in its place may meet a full queue, and while it waits the service may call back for this one.
-        is_given_up = step is Next.SUBMIT
-        was_proved = is_given_up and record.was_proved and not self._search.unread
-        self.memory.save(replace(counted, is_given_up=is_given_up, was_proved=was_proved))
+        if step is Next.SUBMIT:
+            was_proved = record.was_proved and not self._search.unread and not self.memory.cleared
+            # A doubt that comes later has a whole search of its own; one that was waited for is not waited for again.
+            polls = counted.polls if self._search.unread else 0
+            self.memory.save(replace(counted, is_given_up=True, was_proved=was_proved, polls=polls))
+        else:
+            self.memory.save(replace(counted, is_given_up=False, was_proved=False))
         self.log.warning("No running job carries the reference of the submit of %s: %s.", asked, step.value)
         if step is Next.FAIL:
             raise unknown_outcome(counted, self.hook.pika_conn_id, unread=self._search.unread)

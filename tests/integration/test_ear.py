@@ -15,6 +15,7 @@ from airflow_provider_pika import compat
 from airflow_provider_pika.api.callback import BELL_PREFIX, bell_key
 from airflow_provider_pika.callbacks import ear
 from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaQueueTrigger
 from tests.support.task_context import Clock, Log, events_of, run_leaping, smallest_gap
@@ -252,6 +253,25 @@ def test_a_forged_call_about_a_job_in_the_way_releases_nobody(
     assert event["outcome"] == "released"
     assert at >= 100
     assert len(reads(clock)) == 3
+    assert smallest_gap(reads(clock)) >= 9.99
+
+
+def test_no_bell_has_a_job_in_the_way_read_sooner_than_ten_seconds_after_its_last_read(
+    pika_emulator: EmulatorClient, clock: Clock, bells: Bells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a list the jobs in the way are read by themselves, too."""
+    blocker = job_of(pika_emulator, 200)
+
+    def no_list(hook: PikaHook) -> list[str]:
+        raise PikaUnavailableError("no list")
+
+    monkeypatch.setattr(PikaHook, "list_jobs", no_list)
+
+    calls = [(at + 0.5, lambda: bells.ring(blocker)) for at in range(12, 200, 3)]
+    event, at = run(clock, in_queue(blocker, clock), *calls)
+    assert event["outcome"] == "released"
+    assert at >= 200
+    assert len(reads(clock)) >= 10
     assert smallest_gap(reads(clock)) >= 9.99
 
 

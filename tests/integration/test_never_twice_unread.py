@@ -121,6 +121,47 @@ def test_a_second_submit_that_was_killed_before_its_first_byte_does_not_forget_t
     assert jobids(pika_emulator) == [made]
 
 
+@pytest.mark.parametrize("by", [call_back, forge])
+def test_what_was_given_up_by_a_word_is_not_paid_for_again_because_of_one_failed_read(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch, by: Any
+) -> None:
+    """While the submit in its place waited before a full queue, the service called back for its job."""
+    pika_emulator.fault("submit", "unlisted")
+    pika_emulator.fault("submit", "server_error", status=504, work=True)
+    pika_emulator.fault("submit", "queue_full")
+    task = life(submit(resubmit_unknown=True))
+    reschedule = Life._reschedule
+
+    def end_while_in_line(self: Life, date: datetime) -> None:
+        reschedule(self, date)
+        if pika_emulator.counters()["submits"]["refused"].get("429") and not any(mailboxes(task).values()):
+            end(pika_emulator, *jobids(pika_emulator))
+            by(task, *jobids(pika_emulator))
+            pika_emulator.fault("job", "server_error", status=503)
+
+    monkeypatch.setattr(Life, "_reschedule", end_while_in_line)
+    assert [task.run().value] == jobids(pika_emulator)
+
+
+def test_a_forged_jobid_holds_back_for_one_search_what_a_word_has_given_up(
+    pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pika_emulator.fault("submit", "server_error", status=504, work=False)
+    pika_emulator.fault("submit", "queue_full", times=3)
+    task = life(submit(resubmit_unknown=True))
+    reschedule = Life._reschedule
+
+    def forge_while_in_line(self: Life, date: datetime) -> None:
+        reschedule(self, date)
+        if pika_emulator.counters()["submits"]["refused"].get("429") and not any(mailboxes(task).values()):
+            forge(task, "job:poison")
+
+    monkeypatch.setattr(Life, "_reschedule", forge_while_in_line)
+    ending = task.run()
+    assert [ending.value] == jobids(pika_emulator)
+    assert ending.legs <= 20
+
+
 @pytest.mark.parametrize("word", ["resubmit_unknown", "clear"])
 def test_a_refused_submit_does_not_forget_the_unknown_one_it_was_to_replace(
     pika_emulator: EmulatorClient, life: Any, monkeypatch: pytest.MonkeyPatch, word: str

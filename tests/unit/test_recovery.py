@@ -160,7 +160,9 @@ def test_a_later_attempt_never_submits_by_itself(
 @pytest.mark.parametrize(
     ("was_proved", "polls", "cleared", "step"),
     [
-        (False, 1, False, Next.SUBMIT),
+        # A person's word waits as it did before it was heeded, and no longer.
+        (False, SEARCH_POLLS - 1, False, Next.RESCHEDULE),
+        (False, SEARCH_POLLS, False, Next.SUBMIT),
         (True, 1, False, Next.RESCHEDULE),
         (True, CALLBACK_POLLS, False, Next.FAIL),
         (True, SEARCH_POLLS, True, Next.SUBMIT),
