@@ -148,7 +148,7 @@ def _with_a_clock() -> list[str]:
     found = []
     for path in sorted((ROOT / "airflow_provider_pika").rglob("*.py")):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        waits = ".emulator." not in name and name != "airflow_provider_pika.callbacks.mailbox"
+        waits = ".emulator." not in name and not name.endswith((".callbacks.mailbox", ".callbacks.route"))
         if waits and re.search(r"^import time$", path.read_text(), re.MULTILINE):
             found.append(name)
     assert len(found) > 10
