@@ -39,8 +39,9 @@ class Blockers:
     async def read_all(self, waited_for: set[str]) -> None:
         """Read them all, and release whoever may go; those that somebody waits for are read for him."""
         self.next = time.time() + BLOCKERS_AGE
-        soon = time.time() - MIN_POLL_INTERVAL
-        blockers = [jobid for jobid in self._queues.blockers - waited_for if self._read_at.get(jobid, 0.0) <= soon]
+        # What was read for a bell less than 10 s ago is taken as running until the next time.
+        latest = time.time() - MIN_POLL_INTERVAL
+        blockers = [jobid for jobid in self._queues.blockers - waited_for if self._read_at.get(jobid, 0.0) <= latest]
         found = await asyncio.gather(*(self._read(jobid) for jobid in blockers))
         ended = {jobid for jobid, read in zip(blockers, found, strict=True) if _has_ended(read)}
         # A 429 that came meanwhile may have named others, of which nothing is known.
