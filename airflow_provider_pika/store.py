@@ -7,6 +7,7 @@ a digest of the task instance and removed once the task has succeeded.
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_pika.compat import delete_variable, get_variable, set_variable
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 SUBMIT_KEY = "pika_submit"
 WAIT_KEY = "pika_wait"
+# As long as the service keeps a job. Where Airflow's [state_store] default_retention_days is shorter, its cleanup would
+# otherwise let a retry or a clear pay once more for a job that is still there.
+RETENTION = timedelta(days=31)
 _DESCRIPTION = (
     "What a Pika task has paid for or was about to. Removed when the task succeeds; delete it only if its run is gone."
 )
@@ -42,7 +46,8 @@ def task_state_store(context: Context) -> TaskStore | None:
 
 def task_store(context: Context) -> TaskStore:
     """Return the store of a task instance whose money hangs on it, on every Airflow."""
-    return task_state_store(context) or TaskVariables(context["ti"])
+    store = task_state_store(context)
+    return TaskVariables(context["ti"]) if store is None else TaskState(store)
 
 
 def forget_on_success(context: Context, task: BaseOperator) -> None:
@@ -55,6 +60,25 @@ def forget_on_success(context: Context, task: BaseOperator) -> None:
     if task_state_store(context) is None:
         variables = TaskVariables(context["ti"])
         task.on_success_callback = [*(task.on_success_callback or ()), lambda _: variables.clear()]
+
+
+class TaskState:
+    """Airflow's own store, for what is to be kept as long as a job is."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value under a key."""
+        return self._store.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        """Store a value under a key."""
+        self._store.set(key, value, retention=RETENTION)
+
+    def delete(self, key: str) -> None:
+        """Forget a key."""
+        self._store.delete(key)
 
 
 class TaskVariables:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,22 @@ def test_pika_smallest(
     assert run.xcom("wait", "video_url") == run.xcom("wait")["attachments"][0]["url"]
     assert pika_emulator.counters()["submits"]["asked"] == 1
     assert f"{job['jobid']} is completed: {run.xcom('wait', 'video_url')}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("leaping_triggers")
+def test_what_was_paid_for_outlives_a_short_retention(
+    pika_emulator: EmulatorClient, run_dag: RunDag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is kept for the 31 days of its job, also where Airflow's cleanup removes other state after one."""
+    stores = pytest.importorskip("airflow.models.task_state_store", reason="it came with Airflow 3.3")
+    from airflow.utils.session import create_session
+
+    monkeypatch.setenv("AIRFLOW__STATE_STORE__DEFAULT_RETENTION_DAYS", "1")
+    made = run_dag(example("pika_smallest"))
+
+    with create_session() as session:
+        (record,) = session.query(stores.TaskStateStoreModel).filter_by(run_id=made.run_id, key="pika_submit")
+        assert record.expires_at - record.updated_at > timedelta(days=30)
 
 
 @pytest.mark.usefixtures("leaping_triggers")
