@@ -49,7 +49,7 @@ def pika_commands() -> list[GroupCommand]:
         ),
         ActionCommand(
             name="cancel",
-            help="Cancel a job without asking back, and say what came of it",
+            help="Cancel a job at once, without confirmation, and print its state",
             func=lazy_load_command(f"{_HERE}.cancel"),
             args=(_JOBID, _CONN_ID, ARG_VERBOSE),
         ),
@@ -60,7 +60,7 @@ def pika_commands() -> list[GroupCommand]:
             args=(_CONN_ID, ARG_OUTPUT, ARG_VERBOSE),
         ),
     )
-    return [GroupCommand(name="pika", help="See and cancel jobs of the useapi.net Pika API", subcommands=commands)]
+    return [GroupCommand(name="pika", help="See and cancel jobs of a Pika API v1 server", subcommands=commands)]
 
 
 def jobs(args: Namespace) -> None:
@@ -189,7 +189,7 @@ def _tasks_of(jobs: list[Job]) -> dict[str, str]:
         values = stored_values(SUBMIT_KEY, holding)
     except SQLAlchemyError as error:
         print(
-            f"Whose the jobs are is not shown: Airflow's database cannot be read ({type(error).__name__}).",
+            f"The column 'task' is left empty: Airflow's database cannot be read ({type(error).__name__}).",
             file=sys.stderr,
         )
         return {}

@@ -43,7 +43,7 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["login"],
     "relabeling": {"password": "API token", "host": "Root URL"},
     "placeholders": {
-        "host": f"{DEFAULT_HOST}, or http://127.0.0.1:8300 (the emulator)",
+        "host": f"http://127.0.0.1:8300 for the emulator; empty is {DEFAULT_HOST}, which has been withdrawn",
         "password": "user:1234-…",
     },
 }
@@ -56,7 +56,8 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-pika",
         "name": integration,
-        "description": "Pika video jobs through the useapi.net API: each paid for once, awaited without a worker.",
+        "description": "Pika video jobs through the useapi.net API: each paid for once, awaited without a worker. The"
+        " hosted service has been withdrawn; an emulator comes with the package.",
         "versions": [__version__],
         "integrations": [
             {

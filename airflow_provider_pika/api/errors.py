@@ -37,20 +37,24 @@ from airflow_provider_pika.exceptions import (
 )
 
 _MAY_EXIST = (
-    "A job may have been made and paid for: before submitting again look at the Discord channel, or while it runs at"
-    " 'airflow pika jobs{option}' (on Airflow 3.1 'python -m airflow_provider_pika jobs{option}'); clearing the task"
-    " means 'go on with a job that still runs, else make a new one and pay for it'."
+    "A job may have been made and paid for: before submitting again look at the emulator's page or the Discord channel,"
+    " or while it runs at 'airflow pika jobs{option}' (on Airflow 3.1 'python -m airflow_provider_pika jobs{option}');"
+    " clearing the task means 'go on with a job that still runs, else make a new one and pay for it'."
 )
 _NOT_THE_API = (
     "Is a proxy or firewall in between, or the root URL (host) of {conn} wrong? It may pass: try again later."
 )
 _WRONG_ROOT = "Put the API's root URL into the host of {conn}, unless a proxy or firewall in between answers for it."
+_UNREACHED = (
+    " Nothing was sent. Is the host of {conn} right, does it speak http or https as written there, and does the"
+    " emulator run? (The hosted service has been withdrawn.)"
+)
 _NOT_FOLLOWED = "Redirects are not followed: put the final root URL into the host of {conn}."
 _ENDED: dict[str, str] = {
     "moderated": "Change the message, the prompt or the image: the same input will be refused again.",
     "failed": (
-        "Another try may work: clear the task that submitted it, or give that task retry_failed=True. Either makes,"
-        " and pays for, a new job."
+        "Another try may work: clear the task that submitted it; or let one task submit and wait"
+        " (wait_for_completion=True) with retry_failed=True and retries. Either makes, and pays for, a new job."
     ),
     "cancelled": "Clear the task that submitted it to make, and pay for, a new job.",
 }
@@ -60,8 +64,8 @@ _ADVICE: dict[type[PikaError], str] = {
     PikaPaymentError: "Renew the useapi.net subscription of the API token in {conn}: it is missing or has expired.",
     PikaModeratedError: "Change the message, the prompt or the image: the same input will be refused again.",
     PikaNotFoundError: (
-        "The job may be older than the 31 days the service keeps it, or belong to another API token than that of"
-        " {conn}."
+        "The emulator forgets all jobs when it ends; else the job may be older than the 31 days for which it is kept,"
+        " or belong to another API token than that of {conn}."
     ),
     PikaQueueFullError: "The channel runs as many jobs as it may and no job was made: submit again later.",
     PikaRateLimitedError: "The service asks for a pause and no job was made by this call: try again later.",
@@ -206,7 +210,7 @@ def lost(call: Call, root: Root, reason: object, *, left: bool, cut: bool = Fals
     headline = f"{'Answer cut short' if cut else 'No answer'} ({str(reason) or type(reason).__name__})"
     if call.is_submit and left:
         return _error(PikaUnknownOutcomeError, call, root, headline)
-    hint = "" if left else " Is the host of {conn} right, and does it speak http or https as written there?"
+    hint = "" if left else _UNREACHED
     return _error(PikaUnavailableError, call, root, headline, advice=_ADVICE[PikaUnavailableError] + hint)
 
 

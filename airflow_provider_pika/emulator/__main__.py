@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _settings(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_pika.emulator",
-        description="A local server that follows the Pika API v1 contract. Its jobs cost nothing.",
+        description="A local server that follows the Pika API v1 contract: the hosted service has been withdrawn, and"
+        " this is what DAGs run against. Its jobs cost nothing.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -159,7 +160,7 @@ def _welcome(url: str, settings: Settings) -> str:
     if settings.renderer:
         ending = f"with their renderer, {shlex.join(settings.renderer)}"
     else:
-        ending = f"with the {settings.pace.reads}. read" if settings.pace.reads else _after(settings.pace)
+        ending = f"at read {settings.pace.reads}" if settings.pace.reads else _after(settings.pace)
     accounts = ", ".join(f"{channel} (runs {limit} at once)" for channel, limit in settings.channels.items())
     return "\n".join(
         [

@@ -49,7 +49,12 @@ def _submits(command: commands.Command[P]) -> Callable[Concatenate[PikaHook, P],
         [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *fields], return_annotation="Job"
     )
     about = (inspect.getdoc(command.inputs) or "").rstrip(".")
-    submit.__doc__ = f"Submit a job, which costs money, and return it as started. {about}."
+    submit.__doc__ = (
+        f"Submit a job, which costs money, and return it as started. {about}.\n\n"
+        "Takes the fields of the operator of the same command, and raises as :meth:`prepare`, :meth:`open_files` and"
+        " :meth:`send` do. After a :class:`~airflow_provider_pika.exceptions.PikaUnknownOutcomeError` a job may exist:"
+        " unlike the operators, the hook does not look for it."
+    )
     return submit
 
 
@@ -62,7 +67,7 @@ class PikaHook(BaseHook):
     ends, whatever hangs, and several threads may call at the same time.
 
     :param pika_conn_id: the Airflow connection of type ``pika``
-    :param image_max_bytes: refuse a larger image before anything is sent
+    :param image_max_bytes: refuse a larger image before anything is sent; default 25 MiB
     """
 
     conn_name_attr = "pika_conn_id"
@@ -178,8 +183,6 @@ class PikaHook(BaseHook):
         """
         return self._send(call, errors.read_job, files, before_body, after_body)
 
-    # One method a command. Each takes the fields of its spec as keyword arguments, and raises as prepare, open_files
-    # and send do.
     encrypt_text = _submits(commands.ENCRYPT_TEXT)
     create = _submits(commands.CREATE)
     animate = _submits(commands.ANIMATE)
@@ -191,20 +194,34 @@ class PikaHook(BaseHook):
         Read one job.
 
         :raises PikaNotFoundError: when the API does not know it (a fresh one might be unknown for a moment)
+        :raises PikaAuthError: for a 401
+        :raises PikaRateLimitedError: when a pause is asked for
         :raises PikaUnavailableError: for a fault that may pass
         """
         return self._send(commands.get_job(jobid), errors.read_job)
 
     def list_jobs(self) -> list[str]:
-        """Return the jobids now running under the API token, over all its channels."""
+        """
+        Return the jobids now running under the API token, over all its channels.
+
+        :raises PikaError: as :meth:`get_job` does
+        """
         return self._send(commands.list_jobs(), errors.read_jobids)
 
     def cancel_job(self, jobid: str) -> Job:
-        """Cancel a job. One that has already ended is fine: the returned job tells its state."""
+        """
+        Cancel a job. One that has already ended is fine: the returned job tells its state.
+
+        :raises PikaError: as :meth:`get_job` does
+        """
         return self._send(commands.cancel_job(jobid), errors.read_job)
 
     def list_accounts(self) -> dict[str, Any]:
-        """Return the configured Discord accounts by channel, empty when none is configured."""
+        """
+        Return the configured Discord accounts by channel, empty when none is configured.
+
+        :raises PikaError: as :meth:`get_job` does
+        """
         return self._send(commands.list_accounts(), errors.read_accounts)
 
     def get_account(self, channel: str) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class ChannelFields(CommonFields):
 
 class PikaSubmitOperator(BaseOperator):
     """
-    Submit a job, which costs money, once; return its jobid. The operators of :mod:`operators.pika` are its commands.
+    Submit a job, which costs money, once; return its jobid. The base of one operator a command of the API.
 
     The jobid is the XCom ``return_value`` and ``jobid``. A full queue or a rate limit (429) reschedules the task,
     which uses no try and holds no worker. What a retry cannot mend (400, 401, 402, 422, bad input, a submit whose
@@ -76,26 +76,30 @@ class PikaSubmitOperator(BaseOperator):
         a job whose answer was lost. Yours serves for that where the service calls back, else only in an unmapped task
         and if it contains dag id, run id and task id (templated)
     :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
-    :param image_max_bytes: refuse a larger image before anything is sent; 25 MiB
-    :param queue_timeout: seconds to keep trying while the queue is full, then ``AirflowSensorTimeout``. On Airflow
-        3.3+ counted from the first attempt since the last clear, below from this try's first leg
-    :param wait_for_completion: also wait for the job to end, and push the finished job as ``job``, its ``status`` and
-        its ``video_url``
+    :param image_max_bytes: refuse a larger image before anything is sent; default 25 MiB
+    :param queue_timeout: seconds or a ``timedelta`` to keep trying while the queue is full, then
+        ``AirflowSensorTimeout``; default 24 hours. On Airflow 3.3+ counted from the first attempt since the last clear,
+        below from the start of this try
+    :param wait_for_completion: also wait for the job to end, in the triggerer if ``deferrable``, else by rescheduling
+        (neither holds a worker); and push the finished job as ``job``, its ``status`` and its ``video_url``
     :param deferrable: wait in the triggerer, for room in a full queue and for the job; default
         ``[operators] default_deferrable``
-    :param poll_interval: seconds between polls of the job; raised to 10 (the API's limit), without ``deferrable`` to 15
-    :param timeout: seconds to wait for the job to end, then ``AirflowSensorTimeout``
+    :param poll_interval: seconds or a ``timedelta`` between polls of the job, default 30; raised to 10 (the API's
+        limit), without ``deferrable`` to 15
+    :param timeout: seconds or a ``timedelta`` to wait for the job to end, then ``AirflowSensorTimeout``; default 1
+        hour, counted from the first poll and over retries. ``execution_timeout`` bounds it too
     :param cancel_on_kill: while waiting on a worker or in the triggerer, cancel the job when the task is killed and
         Airflow then says that it has failed, as a person's mark does
     :param cancel_on_timeout: cancel the job when ``timeout`` is reached
     :param resubmit_unknown: submit again where it cannot be found out whether an earlier submit made a job. This may
         pay twice
     :param retry_failed: let the task's retries make a new job, paid for anew, where one ended ``failed``; without it
-        such an end fails the task without retries
+        such an end fails the task without retries. For ``wait_for_completion``: the retries of a sensor behind the
+        submit submit nothing
     :param on_clear: what a person's clear does with a job that has completed on the same inputs: ``"new"`` makes and
-        pays for a new one, ``"keep"`` hands it on again
+        pays for a new one, ``"keep"`` hands it on again (not where Airflow's ``[state_store] clear_on_success`` is on)
     :param end_from_trigger: while waiting deferrable on Airflow 3.3+: let a completed job end the task in the
-        triggerer, without another worker start, wherever that loses nothing (see ``docs/modes.md``)
+        triggerer, without another worker start, wherever that loses nothing (see :doc:`/modes`)
     """
 
     command: ClassVar[Command[...]]
@@ -184,7 +188,11 @@ class PikaSubmitOperator(BaseOperator):
             if kept.get("jobid"):
                 return self._submit(context)
             # It waited in the queue, past its deadline: what is not paid for by now is not wanted any more.
-            raise self._queue_timeout(PikaError("No triggerer was there to wait in the queue."))
+            raise AirflowSensorTimeout(
+                f"Timed out: no job was submitted within the queue_timeout of {duration(self.queue_timeout)}, because"
+                " no triggerer was there to wait for room in the queue. See that 'airflow triggerer' runs, then clear"
+                " the task; or set deferrable=False."
+            )
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ class EncryptTextOperator(PikaChannelSubmitOperator):
     :param prompt: what the video shows, at most 1500 UTF-16 units (templated)
     :param font: MODERN, COMICS, SANS SERIF, BAUHAUS or RETRO (templated)
     :param image: reference image: a local path, ``http(s)://``, ``file://``, or any URL ``ObjectStoragePath`` takes,
-        as ``s3://conn_id@bucket/key`` (templated)
+        as ``s3://conn_id@bucket/key``; a PNG, JPEG, GIF, WebP or BMP (templated)
     """
 
     command = ENCRYPT_TEXT

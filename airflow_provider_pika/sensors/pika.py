@@ -40,16 +40,17 @@ class PikaJobSensor(BaseSensorOperator):
     :param jobid: the job to wait for, usually ``submit.output`` (templated)
     :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
     :param deferrable: wait in the triggerer, without a worker; default ``[operators] default_deferrable``
-    :param poke_interval: seconds between polls; raised to 10 (the API's limit), in mode ``reschedule`` to 15
-    :param timeout: seconds until the wait fails with ``AirflowSensorTimeout``, without retries. On Airflow 3.3+ it
-        counts from the first poll since the last clear, below from this try's first leg. ``execution_timeout``
-        bounds it too
+    :param poke_interval: seconds or a ``timedelta`` between polls, default 30; raised to 10 (the API's limit), in mode
+        ``reschedule`` to 15
+    :param timeout: seconds or a ``timedelta`` until the wait fails with ``AirflowSensorTimeout``, without retries;
+        default 1 hour, whatever ``[sensors] default_timeout`` says. On Airflow 3.3+ it counts from the first poll
+        since the last clear, below from the start of this try. ``execution_timeout`` bounds it too
     :param cancel_on_kill: cancel the job when this task is killed and Airflow has set it to ``failed``: by a person's
         mark, a DAG's ``fail_fast``, or a heartbeat timeout on the last try. Never for a clear, a mark as success or a
         node that goes down. Between two reschedules nobody is there to cancel
     :param cancel_on_timeout: cancel the job when the timeout is reached
     :param end_from_trigger: deferrable on Airflow 3.3+: let a completed job end the task in the triggerer, without a
-        second worker start, wherever that loses nothing (see ``docs/modes.md``)
+        second worker start, wherever that loses nothing (see :doc:`/modes`)
     """
 
     template_fields: Sequence[str] = ("jobid", "pika_conn_id")

@@ -43,6 +43,9 @@ class PikaDownloadOperator(BaseOperator):
     """
     Store the videos of a finished job in a folder; return the list of their URLs there.
 
+    What a browser can open is the XCom ``video_url``. A job that ended badly, or without a video, fails the task
+    without retries.
+
     A file shows under its name only once it is whole, and one that is there already in full size is not fetched
     again. An expired link (403, 404) lets the job be read once more for a fresh one; a broken connection is resumed.
     The API token stays with the API: the CDN never sees it.
@@ -53,10 +56,11 @@ class PikaDownloadOperator(BaseOperator):
     :param path: the folder: a local one, or any URL ``ObjectStoragePath`` takes, as ``s3://conn_id@bucket/films``
         (templated)
     :param job: the finished job, as the sensor returns it: ``wait.output``. Costs no call to the API (templated)
-    :param jobid: instead of ``job``: read the job first (templated)
+    :param jobid: instead of ``job``: the job is read first; while it runs, that error may be retried (templated)
     :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
     :param filename: how a file is called, with the placeholders ``{jobid}``, ``{index}`` (from 0) and ``{ext}``
-        (``.mp4``). Without ``{jobid}`` a file of another size under that name is an error, not replaced (templated)
+        (``.mp4``); default ``{jobid}_{index}{ext}``. Without ``{jobid}`` a file of another size under that name is an
+        error, not replaced (templated)
     :param overwrite: fetch and replace what is there already
     :param all_attachments: store every attachment, not only the videos
     :param public_url: where the folder can be seen by a browser, for the task's link; without it the link is the

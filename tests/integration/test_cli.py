@@ -125,7 +125,7 @@ def test_without_a_database_the_jobs_are_listed_all_the_same(
     __main__.main(("jobs", "--output", "json"))
     said = capsys.readouterr()
     assert [(row["jobid"], row["task"]) for row in json.loads(said.out)] == [(jobid, "")]
-    assert said.err == "Whose the jobs are is not shown: Airflow's database cannot be read (OperationalError).\n"
+    assert said.err == "The column 'task' is left empty: Airflow's database cannot be read (OperationalError).\n"
 
 
 def test_one_job_that_cannot_be_read_does_not_hide_the_others(

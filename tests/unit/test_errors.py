@@ -583,7 +583,7 @@ def test_a_job_that_ended_badly_is_told_in_the_apis_words(status: str) -> None:
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
-        ("failed", "clear the task that submitted it, or give that task retry_failed=True"),
+        ("failed", "clear the task that submitted it; or let one task submit and wait (wait_for_completion=True)"),
         ("moderated", "Change the message, the prompt or the image"),
         ("cancelled", "Clear the task that submitted it"),
     ],
