@@ -51,6 +51,11 @@ class Place:
     url: str
 
     @property
+    def is_local(self) -> bool:
+        """Whether it lies on this host, where no other one finds it."""
+        return self.url.startswith("file://")
+
+    @property
     def shown(self) -> str:
         """The URL as it may stand in a log."""
         return clean(self.url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -208,7 +209,8 @@ class PikaDownloadOperator(BaseOperator):
                 )
                 self._download.run()
                 self._download = None
-                self.log.info("Stored %s", target.shown)
+                host = f" on the host {socket.gethostname()}" if target.is_local else ""
+                self.log.info("Stored %s%s", target.shown, host)
 
     def _is_there(self, target: storage.Place, size: int | None) -> bool:
         about = storage.attempt(target.info, f"The file {target.shown!r} cannot be looked for", _NOTHING)

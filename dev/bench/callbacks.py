@@ -6,6 +6,7 @@ import statistics
 import time
 from typing import Any
 
+from airflow_provider_pika.api.claims import CLAIM_PREFIX, read_claim
 from dev.bench.real_airflow import QUEUE, Figures, Stand, epoch, spread, stand
 from dev.bench.report import Row, Section, at_least, at_most
 from dev.harness.local_airflow import QUICK_TO_NOTICE
@@ -39,13 +40,10 @@ def ends(*, rounds: int = 2) -> Section:
 
 def line(*, queued: int = 40) -> Section:
     """Let jobs through a full queue, first by polling alone and then with callbacks."""
-    with stand(triggerers=2, api_servers=2) as place:
-        polled = place.run("ours_two_30", spread(queued, 60, 90))
-    with stand(triggerers=2, api_servers=2, callbacks=True) as place:
-        told = place.run("ours_two_30", spread(queued, 60, 90))
+    polled, told = _line(queued, callbacks=False), _line(queued, callbacks=True)
     about = (
-        f"{_FLEET}. {queued} jobs of 60 to 90 s through a queue of {QUEUE}, submit and sensor. Busy is counted as in"
-        " the section queue."
+        f"{_FLEET}, each with a part of the line. {queued} jobs of 60 to 90 s through a queue of {QUEUE}, submit and"
+        " sensor. Busy is counted as in the section queue."
     )
     return Section("callbacks-line", about, _queue(polled, told, queued), other="polling alone")
 
@@ -60,6 +58,18 @@ def killed() -> Section:
         " answer; how many of the jobs are adopted by the retries."
     )
     return Section("callbacks-killed", about, rows, other="–")
+
+
+def _line(queued: int, *, callbacks: bool) -> Figures:
+    # A triggerer takes as many waits as there are and it has room for: with more room one of them would take the line.
+    room = {"triggerer.capacity": str(queued // 2)}
+    with stand(triggerers=2, api_servers=2, callbacks=callbacks, config=room) as place:
+        figures = place.run("ours_two_30", spread(queued, 60, 90))
+        keys = place.airflow.db.sql("SELECT key FROM variable WHERE key LIKE ?", (f"{CLAIM_PREFIX}%",))
+        lines = {claim.runner for row in keys if (claim := read_claim(row["key"]))}
+    if len(lines) != 2:
+        raise RuntimeError(f"{len(lines)} triggerers had waiters in line, not two")
+    return figures
 
 
 def _ends(place: Stand, rounds: int) -> dict[str, list[float]]:
@@ -113,13 +123,9 @@ def _queue(polled: Figures, told: Figures, count: int) -> list[Any]:
     return [
         at_most("a freed slot idle, median, s", told.idle, 3.0, "{:.1f}", http=f"{polled.idle:.1f}"),
         Row("a freed slot idle, at most, s", f"{told.idle_most:.1f}", f"{polled.idle_most:.1f}"),
-        at_least("queue kept busy, %", told.busy, 96, "{:.1f}", http=f"{polled.busy:.1f}"),
-        at_most(
-            "worker starts a submit",
-            told.submit_starts / count,
-            polled.submit_starts / count,
-            http=f"{polled.submit_starts / count:.2f}",
-        ),
+        at_least("queue kept busy, %", told.busy, 97, "{:.1f}", http=f"{polled.busy:.1f}"),
+        at_most("worker starts a submit", told.submit_starts / count, 1.8),
+        at_most("worker starts a submit, polling alone", polled.submit_starts / count, 1.8),
         Row("429 answers", str(told.refused), str(polled.refused)),
         Row("whole run, s", f"{told.seconds:.0f}", f"{polled.seconds:.0f}"),
     ]
