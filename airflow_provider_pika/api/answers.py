@@ -91,12 +91,13 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def retry_after(details: Any, headers: Mapping[str, str]) -> float | None:
+def retry_after(details: Any, headers: Mapping[str, str], *, limit: float) -> float | None:
     """
-    Return the seconds a 429 asks to wait: the longer of what its body and its header say, None if neither is readable.
+    Return the seconds an answer asks to wait: the longer of what its body and its header say, None if neither does.
 
     :param details: ``errorDetails``, a text that itself holds JSON with ``retry_after`` in seconds
     :param headers: the answer's headers; ``Retry-After`` is seconds or an HTTP date
+    :param limit: more than this is not believed
     """
     if isinstance(details, str):
         try:
@@ -105,7 +106,7 @@ def retry_after(details: Any, headers: Mapping[str, str]) -> float | None:
             details = None
     said = details.get("retry_after") if isinstance(details, dict) else None
     waits = [wait for wait in (_seconds(said), _header_seconds(headers.get("retry-after"))) if wait is not None]
-    return max(waits, default=None)
+    return min(limit, max(waits)) if waits else None
 
 
 def _seconds(value: Any) -> float | None:

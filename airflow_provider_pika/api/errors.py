@@ -22,6 +22,7 @@ from airflow_provider_pika.api.answers import (
 )
 from airflow_provider_pika.api.commands import ACCOUNT_PATH, CHECK_PATH, Call, get_job
 from airflow_provider_pika.api.job import Job
+from airflow_provider_pika.api.polling import MAX_BACKOFF
 from airflow_provider_pika.exceptions import (
     PikaAuthError,
     PikaError,
@@ -36,6 +37,9 @@ from airflow_provider_pika.exceptions import (
     PikaUnknownOutcomeError,
 )
 
+# The longest pause that a 429 may ask for: a throttled account is let in again within minutes. What else asks for one,
+# as the page of a server under maintenance, would blind all waits of a connection for hours, while their jobs end.
+_PAUSE = 3600.0
 _MAY_EXIST = (
     "A job may have been made and paid for: before submitting again look at the emulator's page or the Discord channel,"
     " or while it runs at 'airflow pika jobs{option}' (on Airflow 3.1 'python -m airflow_provider_pika jobs{option}');"
@@ -245,7 +249,9 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
         "error": _text_of(body.get("error")),
         "details": _text_of(body.get("errorDetails")),
         "jobid": _text_of(body.get("jobid")) or call.jobid,
-        "retry_after": retry_after(body.get("errorDetails"), answer.headers),
+        "retry_after": retry_after(
+            body.get("errorDetails"), answer.headers, limit=_PAUSE if status == 429 else MAX_BACKOFF
+        ),
     }
     # Its own words; without any, what there is instead of them.
     said = (about["error"] or "").rstrip(". ")

@@ -55,6 +55,11 @@ class JobWaiter:
         """When its job may be read; once in its life, when the service itself has called, 10 s need not have passed."""
         return self._first if self._rung and self._is_exempt else self.not_before
 
+    @property
+    def last_read(self) -> float:
+        """When its job is read for the last time: at the deadline, but not sooner than it may be."""
+        return max(self.state.deadline, self.earliest)
+
     def next_read(self, *, listed: bool) -> float:
         """Return when to read its job, given whether there is a list that makes most reads needless."""
         if self.wants_read or self._rung:

@@ -179,7 +179,11 @@ class SharedPoller:
             busy = self._jobs or self._queues
             self._wanted = self._next_request() if busy else time.time() + MIN_POLL_INTERVAL
             tick = 0.0 if self._is_hurried else self._last_tick + MIN_TICK
-            due = max(self._wanted, self._hook.paused_until, tick)
+            pause = self._hook.paused_until
+            if self._hook.is_paused:
+                # It holds all but the last read of a wait, without which a job that has completed would time out.
+                pause = min([pause, *(waiter.last_read for waiter in self._jobs)])
+            due = max(self._wanted, pause, tick)
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), max(0.0, due - time.time()))
@@ -248,14 +252,15 @@ class SharedPoller:
         self._wake.set()
 
     async def _begin_due(self) -> None:
-        now = time.time()
-        if self._next_list() <= now:
+        now, is_paused = time.time(), self._hook.is_paused
+        if not is_paused and self._next_list() <= now:
             self._under_way.start(self._poll_list)
-        if not self._list.is_there and self._queues and now >= self._blockers.next:
+        if not is_paused and not self._list.is_there and self._queues and now >= self._blockers.next:
             self._under_way.start(self._read_blockers)
         # Each look at all who wait is a step of its own, so that others on this loop are not kept waiting by thousands.
         await asyncio.sleep(0)
         due = [waiter for waiter in self._jobs if waiter.next_read(listed=self._list.is_there) <= now]
+        due = [waiter for waiter in due if not is_paused or waiter.last_read <= now]
         due = [waiter for waiter in due if not self._under_way.has(self._read, waiter.state.jobid)]
         for waiter in nsmallest(MOST_READS - len(self._under_way), due, key=lambda waiter: waiter.state.deadline):
             self._under_way.start(self._read, waiter.state.jobid)
@@ -286,7 +291,8 @@ class SharedPoller:
 
     async def _read(self, jobid: str) -> None:
         try:
-            read = await self._hook.get_job(jobid)
+            is_last = any(waiter.last_read <= time.time() for waiter in self._jobs.of_job(jobid))
+            read = await self._hook.get_job(jobid, is_last=is_last)
         except Exception as error:  # noqa: BLE001 - an unforeseen error strikes only those who wait for that job
             for waiter in self._jobs.of_job(jobid):
                 waiter.news.put_nowait(error)

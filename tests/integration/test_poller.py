@@ -350,6 +350,20 @@ def test_a_deadline_is_kept_while_the_api_asks_for_quiet(pika_emulator: Emulator
     assert 290 <= clock.passed <= 300 + job_waiter.LAST_POLL_GRACE + 20
 
 
+def test_a_job_that_has_completed_is_read_at_the_deadline_although_the_api_asks_for_quiet(
+    pika_emulator: EmulatorClient, clock: Clock
+) -> None:
+    """As in the other modes: a wait does not time out over a job that has long ended."""
+    done, runs = job_of(pika_emulator, 100), job_of(pika_emulator, 10_000)
+    pika_emulator.fault("list", "rate_limit", retry_after=3600)
+    start = clock.time()
+    waiters = [watcher(jobid, clock, deadline=start + 300) for jobid in (done, runs)]
+    assert run_leaping(outcomes(waiters), clock) == ["ended", "timeout"]
+    asked = sorted(at - start for times in clock.polls().values() for at in times)
+    assert len(asked) == 3
+    assert min(asked[1:]) >= 299
+
+
 def test_reads_stop_when_one_of_them_is_asked_to_pause(pika_emulator: EmulatorClient, clock: Clock) -> None:
     jobids = [job_of(pika_emulator, 50) for _ in range(9)]
     pika_emulator.fault("job", "rate_limit", retry_after=120)

@@ -448,6 +448,21 @@ def test_executing_jobs_that_are_no_list_make_no_full_queue() -> None:
     assert type(refusal(SUBMIT, answer(429, {"executingJobs": "many"}))) is PikaRateLimitedError
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "seconds"),
+    [
+        (503, HTML, 300),
+        (403, HTML, 300),
+        (429, HTML, 3600),
+        (429, {"error": "E", "errorDetails": '{"retry_after": 1e9}'}, 3600),
+    ],
+)
+@pytest.mark.parametrize("call", [READ, LIST], ids=lambda call: call.purpose)
+def test_nobody_is_sent_away_for_a_day(call: commands.Call, status: int, body: Any, seconds: float) -> None:
+    """A server under maintenance said ``Retry-After: 86400``, and every wait of the connection would have timed out."""
+    assert refusal(call, answer(status, body, retry_after="86400")).retry_after == seconds
+
+
 def test_a_429_with_html_is_a_rate_limit_that_says_so() -> None:
     error = refusal(READ, answer(429, HTML, retry_after="7"))
     assert isinstance(error, PikaRateLimitedError)
@@ -490,7 +505,7 @@ def test_error_details_that_are_no_text_are_told_as_json() -> None:
     ids=lambda value: str(value)[:40],
 )
 def test_the_pause_is_read_out_of_the_json_within_the_details(details: Any, seconds: float | None) -> None:
-    assert retry_after(details, {}) == seconds
+    assert retry_after(details, {}, limit=2e9) == seconds
 
 
 @pytest.mark.parametrize(
@@ -510,23 +525,23 @@ def test_the_pause_is_read_out_of_the_json_within_the_details(details: Any, seco
     ids=lambda value: str(value)[:10],
 )
 def test_the_pause_is_read_out_of_the_header(header: str, seconds: float | None) -> None:
-    assert retry_after(None, {"retry-after": header}) == seconds
+    assert retry_after(None, {"retry-after": header}, limit=2e9) == seconds
 
 
 @pytest.mark.parametrize(("ahead", "seconds"), [(3600, 3600), (86_400, 86_400), (-3600, 0)])
 def test_the_header_may_be_an_http_date(ahead: int, seconds: float) -> None:
     date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=ahead), usegmt=True)
-    assert retry_after(None, {"retry-after": date}) == pytest.approx(seconds, abs=5)
+    assert retry_after(None, {"retry-after": date}, limit=2e9) == pytest.approx(seconds, abs=5)
 
 
 @pytest.mark.parametrize("date", ["Wed, 31 Feb 2099 07:28:00 GMT", "Wed, 21 Oct 2099 07:28:00 XXX", "21 Oct"])
 def test_a_date_that_cannot_be_is_unreadable(date: str) -> None:
-    assert retry_after(None, {"retry-after": date}) is None
+    assert retry_after(None, {"retry-after": date}, limit=2e9) is None
 
 
 @pytest.mark.parametrize(("body", "header", "seconds"), [(3, "9", 9), (9, "3", 9), (3, "soon", 3), (-1, "4", 4)])
 def test_the_longer_of_body_and_header_counts(body: float, header: str, seconds: float) -> None:
-    assert retry_after(json.dumps({"retry_after": body}), {"retry-after": header}) == seconds
+    assert retry_after(json.dumps({"retry_after": body}), {"retry-after": header}, limit=2e9) == seconds
 
 
 @pytest.mark.parametrize(
