@@ -51,6 +51,7 @@ __all__ = [
     "set_variable",
     "stats",
     "stored_values",
+    "task_state",
     "variable_keys",
     "why_a_worker_must_end",
 ]
@@ -156,6 +157,25 @@ def variable_keys(prefix: str) -> list[str]:
     from airflow.sdk import Variable
 
     return list(Variable.keys(prefix=prefix))
+
+
+def task_state(ti: Any) -> str | None:
+    """
+    Ask Airflow for the state of a task instance, from a worker or a triggerer.
+
+    On a kill it tells the reason, and nothing else does: ``success`` is a person's mark, ``restarting`` is a clear,
+    ``running`` a node that goes down.
+
+    :raises AirflowRuntimeError: when the api-server cannot be asked, or cannot ask its database
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    mapped = ti.map_index is not None and ti.map_index >= 0
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, map_index=ti.map_index if mapped else None, task_ids=[ti.task_id], run_ids=[ti.run_id]
+    )
+    of_run: dict[str, str] = states.get(ti.run_id, {})
+    return of_run.get(f"{ti.task_id}_{ti.map_index}" if mapped else ti.task_id)
 
 
 def _ask_supervisor(message: Any) -> Any:

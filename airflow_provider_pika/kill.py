@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_pika.compat import task_state
 from airflow_provider_pika.hooks.pika import PikaHook
 
 if TYPE_CHECKING:
@@ -31,7 +32,14 @@ def cancel_if_failed(ti: Any, pika_conn_id: str, jobid: str, log: Logger) -> Non
     :param ti: the task instance
     """
     # A hook of its own: the signal may have struck in the middle of a request.
-    _cancel_in_state(_ask(lambda: task_state(ti), log), PikaHook(pika_conn_id), jobid, log)
+    hook = PikaHook(pika_conn_id)
+    state = _ask(lambda: task_state(ti), log)
+    if state == "failed":
+        # Asked again once the connection is read, which may take seconds: a task that has been cleared meanwhile goes
+        # on with the job.
+        _ask(lambda: hook.settings, log)
+        state = _ask(lambda: task_state(ti), log)
+    _cancel_in_state(state, hook, jobid, log)
 
 
 async def acancel_if_failed(ti: Any, pika_conn_id: str, jobid: str, log: Logger) -> None:
@@ -42,8 +50,10 @@ async def acancel_if_failed(ti: Any, pika_conn_id: str, jobid: str, log: Logger)
     try:
         state = await sync_to_async(task_state)(ti)
         if state == "failed":
-            # A triggerer's supervisor is asked through the loop, which a plain thread does not know.
+            # A triggerer's supervisor is asked through the loop, which a plain thread does not know. Then the state
+            # once more: reading the connection may take seconds, and a task cleared meanwhile goes on with the job.
             await sync_to_async(lambda: hook.settings)()
+            state = await sync_to_async(task_state)(ti)
         await asyncio.to_thread(_cancel_in_state, state, hook, jobid, log)
     except Exception as error:  # noqa: BLE001 - a failing cancel is logged, never raised
         log.warning("%s was not cancelled: %r", jobid, error)
@@ -57,23 +67,6 @@ def cancel(hook: PikaHook, jobid: str, log: Logger) -> str:
         log.warning("%s could not be cancelled: %s", jobid, error)
         return "Cancelling it failed; see the log."
     return f"Asked the API to cancel {jobid}: it is {job.status or 'in an unnamed state'}."
-
-
-def task_state(ti: Any) -> str | None:
-    """
-    Ask Airflow for the state of a task instance, from a worker or a triggerer.
-
-    On a kill it tells the reason, and nothing else does: ``success`` is a person's mark, ``restarting`` is a clear,
-    ``running`` a node that goes down.
-    """
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    mapped = ti.map_index is not None and ti.map_index >= 0
-    states = RuntimeTaskInstance.get_task_states(
-        dag_id=ti.dag_id, map_index=ti.map_index if mapped else None, task_ids=[ti.task_id], run_ids=[ti.run_id]
-    )
-    of_run: dict[str, str] = states.get(ti.run_id, {})
-    return of_run.get(f"{ti.task_id}_{ti.map_index}" if mapped else ti.task_id)
 
 
 def _cancel_in_state(state: str | None, hook: PikaHook, jobid: str, log: Logger) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
-from tests.support.task_context import Clock, Life
+from tests.support.task_context import Clock, Life, airflow_says
 from tests.support.variables import Variables
 
 
@@ -23,6 +23,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> Variables:
     """Airflow Variables in memory: below Airflow 3.3 they are what a task remembers by."""
     variables = Variables()
     monkeypatch.setattr("airflow_provider_pika.compat._ask_supervisor", variables.ask)
+    airflow_says(monkeypatch, "running")
     return variables
 
 

@@ -390,6 +390,19 @@ def test_only_a_task_marked_as_failed_cancels_and_only_with_the_flag(
     assert job["status"] == ("cancelled" if cancelled else "started")
 
 
+@pytest.mark.parametrize("kill", [kill_sensor, kill_trigger])
+def test_a_task_that_is_cleared_right_after_its_mark_keeps_its_job(
+    pika_emulator: EmulatorClient, life: Callable[..., Life], monkeypatch: pytest.MonkeyPatch, kill: Callable[..., None]
+) -> None:
+    """Reading the connection may take seconds: the state is asked for before and after, since the new try goes on."""
+    jobid = job_of(pika_emulator, seconds=600)
+    airflow_says(monkeypatch, "failed", "running")
+
+    kill(life, jobid, flag=True)
+
+    assert pika_emulator.counters()["cancels"] == {}
+
+
 def test_a_cancel_that_fails_on_kill_is_logged_and_never_raised(
     pika_emulator: EmulatorClient, life: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -287,10 +287,12 @@ def run_trigger(trigger: Any, clock: Clock) -> Any:
     return payloads[0]
 
 
-def airflow_says(monkeypatch: pytest.MonkeyPatch, state: Any) -> None:
-    """Let Airflow tell this state of any task, as it does to a worker and to a triggerer."""
+def airflow_says(monkeypatch: pytest.MonkeyPatch, *told: Any) -> None:
+    """Let Airflow tell this state of any task, as it does to a worker and to a triggerer; or several, one by one."""
+    left = list(told)
 
     def states(*, task_ids: list[str], run_ids: list[str], **_: Any) -> Any:
+        state = left.pop(0) if len(left) > 1 else left[0]
         if isinstance(state, Exception):
             raise state
         return {run_id: dict.fromkeys(task_ids, state) for run_id in run_ids}
