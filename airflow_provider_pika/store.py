@@ -10,12 +10,16 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_pika.compat import delete_variable, get_variable, set_variable
+from airflow_provider_pika.compat import delete_variable, get_variable, set_variable, task_state
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
 SUBMIT_KEY = "pika_submit"
+# Holds the same record as the key above. Airflow's client repeats a write that is not answered within seconds, and an
+# api-server that stood still may carry the first one out all the same, half a minute later, over the jobid of a job
+# made meanwhile. It meets one of the two keys, and the newer record counts.
+COPY_KEY = "pika_submit_copy"
 WAIT_KEY = "pika_wait"
 # As long as the service keeps a job. Where Airflow's [state_store] default_retention_days is shorter, its cleanup would
 # otherwise let a retry or a clear pay once more for a job that is still there.
@@ -46,8 +50,11 @@ def task_state_store(context: Context) -> TaskStore | None:
 
 def task_store(context: Context) -> TaskStore:
     """Return the store of a task instance whose money hangs on it, on every Airflow."""
-    store = task_state_store(context)
-    return TaskVariables(context["ti"]) if store is None else TaskState(store)
+    store, variables = task_state_store(context), TaskVariables(context["ti"])
+    if store is None:
+        return variables
+    began = context["ti"].try_number > 1 or bool(context.get("task_reschedule_count"))
+    return TaskState(store, earlier=variables if began else None)
 
 
 def forget_on_success(context: Context, task: BaseOperator) -> None:
@@ -58,27 +65,50 @@ def forget_on_success(context: Context, task: BaseOperator) -> None:
     success callbacks after it has recorded the success.
     """
     if task_state_store(context) is None:
-        variables = TaskVariables(context["ti"])
-        task.on_success_callback = [*(task.on_success_callback or ()), lambda _: variables.clear()]
+        ti = context["ti"]
+
+        def forget(_: Context) -> None:
+            # Airflow 3.2 runs this too when it has refused the report of success, because the task was cleared or given
+            # to another attempt meanwhile: which then must find the job.
+            if task_state(ti) == "success":
+                TaskVariables(ti).clear()
+
+        task.on_success_callback = [*(task.on_success_callback or ()), forget]
 
 
 class TaskState:
-    """Airflow's own store, for what is to be kept as long as a job is."""
+    """
+    Airflow's own store, for what is to be kept as long as a job is.
 
-    def __init__(self, store: Any) -> None:
+    :param earlier: where the value was kept if the task began on an Airflow below 3.3, None if it did not
+    """
+
+    def __init__(self, store: Any, *, earlier: TaskVariables | None) -> None:
         self._store = store
+        self._earlier = earlier
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return the value under a key."""
-        return self._store.get(key, default)
+        """Return the value under a key; what an upgraded Airflow left in a Variable is moved here first."""
+        found = self._newest() if key == SUBMIT_KEY else self._store.get(key)
+        if found is None and self._earlier and key in (SUBMIT_KEY, WAIT_KEY):
+            found = self._earlier.get(key)
+            if found is not None:
+                self.set(key, found)
+                self._earlier.delete(key)
+        return default if found is None else found
 
     def set(self, key: str, value: Any) -> None:
         """Store a value under a key."""
-        self._store.set(key, value, retention=RETENTION)
+        for place in (COPY_KEY, SUBMIT_KEY) if key == SUBMIT_KEY else (key,):
+            self._store.set(place, value, retention=RETENTION)
 
     def delete(self, key: str) -> None:
         """Forget a key."""
         self._store.delete(key)
+
+    def _newest(self) -> Any:
+        found = [value for place in (SUBMIT_KEY, COPY_KEY) if (value := self._store.get(place))]
+        return max(found, key=lambda record: record.get("written", 0), default=None)
 
 
 class TaskVariables:
@@ -88,15 +118,19 @@ class TaskVariables:
         # Imported here: an operator's module is imported at every DAG parse, and this serves only below Airflow 3.3.
         from airflow_provider_pika.api.recovery import digest
 
+        self._ti = ti
         map_index = -1 if ti.map_index is None else ti.map_index
         self._name = digest(ti.dag_id, ti.run_id, ti.task_id, map_index)[:40]
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value under a key; a Variable that cannot be read raises, it is not an absent one."""
         name = f"{key}__{self._name}"
-        # Asked twice: a query that fails in the api-server (a stale connection to a restarted database) is answered
-        # there as "not found", and money hangs on that.
-        text = get_variable(name) or get_variable(name)
+        text = get_variable(name)
+        if text is None:
+            # Asked twice: a query that fails in the api-server (its database is away, or was restarted) is answered
+            # there as "not found", and money hangs on that. The question in between fails loudly.
+            task_state(self._ti)
+            text = get_variable(name)
         return default if text is None else json.loads(text)
 
     def set(self, key: str, value: Any) -> None:

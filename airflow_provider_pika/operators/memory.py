@@ -15,8 +15,15 @@ from airflow_provider_pika.store import SUBMIT_KEY, task_state_store, task_store
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import Logger
+    from tenacity import RetryCallState, Retrying
 
     from airflow_provider_pika.api.job import Job
+
+
+# How often a jobid that cannot be recorded is written again, and after how many seconds: for as long as Airflow lets a
+# process live whose supervisor cannot reach the api-server.
+RECORD_TRIES = 10
+RECORD_PAUSE = 5.0
 
 
 class SubmitMemory:
@@ -45,6 +52,7 @@ class SubmitMemory:
         self.has_state_store = task_state_store(context) is not None
         self._stored: dict[str, Any] | None = self._store.get(SUBMIT_KEY)
         self.record = Record.from_json(self._stored) if self._stored else None
+        self._written = self.record.written if self.record else 0
         # Every clear raises max_tries, a retry or a reschedule never does. (One clear does not: of a running task whose
         # executor then reports a failure. It looks like a retry, which errs on the side of not paying again.)
         self.cleared = self.record is not None and self.record.max_tries != self.ti.max_tries
@@ -114,22 +122,23 @@ class SubmitMemory:
             inputs=self.inputs if inputs is None else inputs,
             **what,
         )
-        self.save(record)
-        return record
+        return self.save(record)
 
-    def save(self, record: Record) -> None:
+    def save(self, record: Record) -> Record:
         """
-        Write a record as it stands, unless another attempt has written since.
+        Write a record, unless another attempt has written since; return it as it was written, once it is durable.
 
         Airflow 3.3 fences a stale try by itself: its writes fail. Below, a process that was frozen and thawed could
         write over the jobid that another attempt has paid for.
 
         :raises PikaUnavailableError: when another attempt has taken the task over
         """
+        record = replace(record, written=self._written + 1)
         found = self._store.get(SUBMIT_KEY)
         # Another attempt that only counts polls for the job whose jobid comes now is glad of it.
         own = record.jobid and self.record and found and not found["jobid"] and self.record.reply_ref
-        if found != self._stored and not (own and found["reply_ref"] == own):
+        # A write that failed may have been carried out all the same.
+        if found not in (self._stored, record.to_json()) and not (own and found["reply_ref"] == own):
             raise PikaUnavailableError("Nothing more is submitted: another attempt has taken this task over.")
         # Below Airflow 3.3 a Variable is kept only while money hangs on it, not for a place in the queue.
         if record.is_open or self.has_state_store:
@@ -138,13 +147,16 @@ class SubmitMemory:
         elif self._stored is not None:
             self._store.delete(SUBMIT_KEY)
             self._stored = None
+        self._written = record.written
         self.record = record
+        return record
 
     def take(self, job: Job) -> Job:
         """
         Remember a job as this task's own, one just made or one found, and tell of it.
 
-        The log comes first, because nothing can fail before it; then the store, then XCom.
+        The log comes first, because nothing can fail before it; then the store, then XCom. While Airflow's database is
+        restarted this process is the only one that knows the jobid, so the store is asked again and again.
 
         :raises PikaUnavailableError: when it could not be recorded; a later attempt finds it
         """
@@ -156,11 +168,28 @@ class SubmitMemory:
         if inputs != self.inputs:
             self.log.warning("The inputs have changed since %s was submitted; it is used all the same.", job.jobid)
         try:
-            self.keep(jobid=job.jobid, asked_at=asked_at, inputs=inputs, mailbox=mailbox)
+            self._insist()(self.keep, jobid=job.jobid, asked_at=asked_at, inputs=inputs, mailbox=mailbox)
         except Exception as error:
             raise PikaUnavailableError(f"{job.jobid} could not be recorded: {error}", jobid=job.jobid) from error
         self.tell_jobid(job.jobid)
         return job
+
+    def _insist(self) -> Retrying:
+        from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_fixed
+
+        def told(attempt: RetryCallState) -> None:
+            error = attempt.outcome.exception() if attempt.outcome else None
+            self.log.warning("The jobid could not be recorded yet: %r", error)
+
+        return Retrying(
+            stop=stop_after_attempt(RECORD_TRIES),
+            wait=wait_fixed(RECORD_PAUSE),
+            # That is another attempt's word, which stands.
+            retry=retry_if_not_exception_type(PikaUnavailableError),
+            before_sleep=told,
+            sleep=time.sleep,
+            reraise=True,
+        )
 
     def take_intent_back(self, mailbox: str | None, *, earlier: Record | None, ruled_out: tuple[str, ...]) -> None:
         """

@@ -11,7 +11,7 @@ from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaUnknownOutcomeError
 from airflow_provider_pika.operators.pika import AnimateOperator, CreateOperator, EncryptTextOperator
 from tests.support.submits import STORES, Lives, asked, crash_before_answer, jobids, submit
-from tests.support.task_context import Clock
+from tests.support.task_context import Clock, airflow_says
 
 pytestmark = pytest.mark.usefixtures("long_jobs")
 
@@ -266,10 +266,11 @@ def test_a_clear_after_the_command_has_changed_makes_a_new_job(pika_emulator: Em
 
 
 def test_below_3_3_a_clear_with_keep_finds_the_job_of_a_task_that_has_succeeded(
-    pika_emulator: EmulatorClient, life: Lives
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operators: list[EncryptTextOperator] = []
     task = life(lambda: operators.append(submit(on_clear="keep")()) or operators[-1], stored=False)
+    airflow_says(monkeypatch, "success")
     jobid = task.run().value
     for callback in operators[-1].on_success_callback:
         callback(task.context())

@@ -7,6 +7,7 @@ two steps; jobs run for an hour unless a test says otherwise, so that the list s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -38,9 +39,12 @@ def test_the_intent_is_there_before_the_post_and_the_jobid_after_it(pika_emulato
 
     ending = task.run()
 
-    (before, intent), (after, kept) = [(n, value) for n, value in written if "reply_ref" in value or "jobid" in value]
+    # Each is written under two keys.
+    (before, intent), second, (after, kept), last = written
     (job,) = pika_emulator.jobs()
     assert (before, after) == (0, 1)
+    assert second == (0, intent)
+    assert last == (1, kept)
     assert intent["jobid"] is None
     assert intent["reply_ref"] == job["replyRef"]
     assert kept["jobid"] == ending.value == job["jobid"]
@@ -71,6 +75,62 @@ def test_a_store_that_fails_after_the_answer_still_leaves_the_jobid_in_the_log_a
 
     task.store.fails_on = lambda key, value: False
     assert task.retry().value == jobid
+    assert jobids(pika_emulator) == [jobid]
+
+
+def test_a_jobid_is_recorded_in_the_same_try_once_the_store_is_back(pika_emulator: EmulatorClient, life: Lives) -> None:
+    """A database that is restarted as the API answers: a job that has ended before a retry would be found by nobody."""
+    task = life(submit())
+    failed: list[str] = []
+
+    def away(key: str, value: Any) -> bool:
+        if value.get("jobid") and len(failed) < 5:
+            failed.append(key)
+            return True
+        return False
+
+    task.store.fails_on = away
+    assert task.run().value == jobids(pika_emulator)[0]
+    assert len(failed) == 5
+    assert asked(pika_emulator) == 1
+
+
+def test_a_write_that_failed_and_was_carried_out_all_the_same_is_no_other_attempts(
+    pika_emulator: EmulatorClient, life: Lives
+) -> None:
+    task = life(submit())
+    write, failed = task.store.set, []
+
+    def answer_lost(key: str, value: Any, **about: Any) -> None:
+        write(key, value, **about)
+        if value.get("jobid") and not failed:
+            failed.append(key)
+            raise ConnectionError("the answer was lost")
+
+    task.store.set = answer_lost
+    assert task.run().value == jobids(pika_emulator)[0]
+    assert failed
+    assert asked(pika_emulator) == 1
+
+
+def test_a_write_that_is_carried_out_late_does_not_cover_what_was_written_since(
+    pika_emulator: EmulatorClient, life: Lives
+) -> None:
+    """Airflow's client repeats a write; an api-server that stood still carries the first one out half a minute on."""
+    pika_emulator.fault("submit", "queue_full")
+    task = life(submit())
+    writes: list[tuple[str, Any]] = []
+    task.store.fails_on = lambda key, value: writes.append((key, value))  # type: ignore[func-returns-value]
+    jobid = task.run().value
+    task.store.fails_on = lambda key, value: False
+    in_the_end = dict(task.store.values)
+    # An intent that a full queue took back, another intent, the jobid; each under two keys.
+    assert len(writes) == 8
+
+    for key, value in writes:
+        task.store.values = {**in_the_end, key: json.dumps(value)}
+        assert task.retry().value == jobid
+    assert asked(pika_emulator) == 2
     assert jobids(pika_emulator) == [jobid]
 
 

@@ -21,7 +21,7 @@ from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.operators.search import JobSearch
 from airflow_provider_pika.store import SUBMIT_KEY, task_store
 from tests.support.submits import STORES, Lives, asked, crash_before_answer, jobids, record, submit
-from tests.support.task_context import Clock
+from tests.support.task_context import Clock, Store, airflow_says
 from tests.support.variables import Variables
 
 pytestmark = pytest.mark.usefixtures("long_jobs")
@@ -326,17 +326,55 @@ def test_a_retry_after_a_504_never_submits_again_however_young_the_intent(
 
 
 def test_the_variables_of_a_task_go_once_airflow_knows_of_its_success(
-    pika_emulator: EmulatorClient, life: Lives, variables: Variables
+    pika_emulator: EmulatorClient, life: Lives, variables: Variables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that died between their removal and the success would leave a retry that pays again."""
+    """
+    A process that died between their removal and the success would leave a retry that pays again.
+
+    So would one whose success Airflow 3.2 refuses, because its task was cleared: the callback is run all the same.
+    """
     operators: list[EncryptTextOperator] = []
     task = life(lambda: operators.append(submit()()) or operators[-1], stored=False)
     jobid = task.run().value
 
-    assert [kept["jobid"] for kept in variables.under(SUBMIT_KEY)] == [jobid]
-    for callback in operators[-1].on_success_callback:
-        callback(task.context())
+    (forget,) = operators[-1].on_success_callback
+    for state in ("running", "restarting", "queued", None):
+        airflow_says(monkeypatch, state)
+        forget(task.context())
+        assert [kept["jobid"] for kept in variables.under(SUBMIT_KEY)] == [jobid]
+    airflow_says(monkeypatch, "success")
+    forget(task.context())
     assert variables.values == {}
+
+
+def test_a_record_is_not_taken_for_absent_while_airflows_database_is_away(
+    pika_emulator: EmulatorClient, life: Lives, variables: Variables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The api-server says "not found" then; the retry fails, and the next one finds the job."""
+    task = life(submit(), stored=False)
+    task.run()
+    kept = dict(variables.values)
+    variables.values.clear()
+    airflow_says(monkeypatch, RuntimeError("the database is away"))
+    assert task.retry().state == "up_for_retry"
+    variables.values.update(kept)
+    airflow_says(monkeypatch, "running")
+    assert task.retry().value == pika_emulator.jobs()[0]["jobid"]
+    assert pika_emulator.counters()["submits"]["asked"] == 1
+
+
+def test_a_task_that_began_before_an_upgrade_to_3_3_goes_on_with_its_job(
+    pika_emulator: EmulatorClient, life: Lives, variables: Variables
+) -> None:
+    """Its record is in a Variable, and moves into the store that Airflow has now."""
+    task = life(submit(), stored=False)
+    jobid = task.run().value
+    task.store = Store()
+
+    assert task.retry().value == jobid
+    assert pika_emulator.counters()["submits"]["asked"] == 1
+    assert variables.values == {}
+    assert task.store.get(SUBMIT_KEY)["jobid"] == jobid
 
 
 def test_a_refused_submit_leaves_no_variable_behind(
