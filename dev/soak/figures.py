@@ -6,10 +6,11 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import Self
 
-from dev.soak.judge import NO_JOB, Verdict
+from dev.soak.judge import NO_JOB, Verdict, film_of
 from dev.soak.run import Soak
 from dev.soak.weather import film
 
@@ -20,6 +21,7 @@ class Figures:
     The figures of one soak, or of several pieces of one.
 
     :param wanted: how many submits it is to have in the end
+    :param broken_off: pieces that did not come to their end, of which only excess jobs and cancels count
     :param late: the seconds after which the list showed each job, summed
     """
 
@@ -27,6 +29,7 @@ class Figures:
     asked: int = 0
     minutes: float = 0.0
     pieces: int = 0
+    broken_off: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     freezes: Counter[str] = field(default_factory=Counter)
     restarts: Counter[str] = field(default_factory=Counter)
@@ -73,6 +76,21 @@ class Figures:
         )
 
     @classmethod
+    def broken(cls, counters: dict[str, Any], *, wanted: int) -> Self:
+        """
+        Take what a piece that did not come to its end has broken already.
+
+        :param counters: the emulator's
+        """
+        films = Counter(map(film_of, counters["jobs"]))
+        return cls(
+            wanted=wanted,
+            broken_off=1,
+            excess=[f"{prompt}, broken off: {count} jobs" for prompt, count in films.items() if count > 1],
+            cancelled=sum(counters["cancels"].values()),
+        )
+
+    @classmethod
     def read(cls, path: Path, *, wanted: int) -> Self:
         """Read what was kept, nothing yet if there is no such file."""
         kept = json.loads(path.read_text()) if path.exists() else {}
@@ -112,6 +130,7 @@ class Figures:
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.films.items()))
         unpaid = sum(line.endswith(NO_JOB) for line in self.unknown)
         pieces = f", in {self.pieces} pieces" if self.pieces > 1 else ""
+        pieces += f"; {self.broken_off} broken off and not counted" if self.broken_off else ""
         rows = {
             "submits asked for": f"{self.asked} of {self.wanted}{pieces}",
             "processes killed": f"{self.kills.total()} in {self.minutes:.0f} min: {_kinds(self.kills)}",

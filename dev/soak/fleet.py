@@ -2,8 +2,9 @@
 ``make soak-fleet``: the soak on a fleet, in pieces, so that it can run longer than one sitting.
 
 Each piece has a fleet and an emulator of its own, goes on with the films where the last piece ended, and adds its
-figures to a file beside the page. A piece that is interrupted counts for nothing. The page docs/soak-fleet.md shows
-what all came to; both are committed, so that the next sitting may be another person's on another machine.
+figures to a file beside the page. Of a piece that is broken off only what broke a rule counts. The page
+docs/soak-fleet.md shows what all came to; both are committed, so that the next sitting may be another person's on
+another machine.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from dev.harness.emulator import local_emulator
 from dev.harness.failing_secrets import ROOT, Secrets
 from dev.harness.fleet import Fleet
 from dev.harness.local_airflow import QUICK_TO_NOTICE
-from dev.harness.processes import WaitError
 from dev.soak.figures import Figures
 from dev.soak.fleet_chaos import FleetChaos
 from dev.soak.page import SKIES, weather_words
@@ -75,23 +75,20 @@ def main() -> int:
         kept.unlink(missing_ok=True)
     figures = Figures.read(kept, wanted=options.submits)
     end = time.monotonic() + 60 * options.minutes
-    while figures.asked < figures.wanted and time.monotonic() < end:
+    good = True
+    while good and figures.asked < figures.wanted and time.monotonic() < end:
         try:
             piece = _piece(figures, options)
         except KeyboardInterrupt:
-            print("\nInterrupted; all processes are ended, and this piece counts for nothing.", flush=True)
+            print("\nInterrupted before it had begun; all processes are ended.", flush=True)
             return 130
-        except WaitError as problem:
-            print(f"The soak failed: {problem}", file=sys.stderr)
-            return 1
         figures.add(piece)
         figures.keep(kept)
         _write(figures, options.seed)
         piece.tell()
-        if not piece.good:
-            break
+        good = piece.good and not piece.broken_off
     figures.tell()
-    return int(not figures.good)
+    return int(not (good and figures.good))
 
 
 def _piece(so_far: Figures, options: argparse.Namespace) -> Figures:
@@ -109,7 +106,11 @@ def _piece(so_far: Figures, options: argparse.Namespace) -> Figures:
             with fleet:
                 chaos, weather = FleetChaos(fleet, seed, say), Weather(emulator, secrets, seed, say)
                 soak = Soak(fleet, emulator, chaos, weather, submits=submits, seed=options.seed, first=so_far.asked)
-                verdict = soak.run(_LEAST_STORM + submits * _A_SUBMIT)
+                try:
+                    verdict = soak.run(_LEAST_STORM + submits * _A_SUBMIT)
+                except (Exception, KeyboardInterrupt) as problem:  # noqa: BLE001 - whatever it was, a rule may be broken
+                    print(f"\nBroken off: {problem!r}", file=sys.stderr, flush=True)
+                    return Figures.broken(emulator.counters(), wanted=options.submits)
                 return Figures.of(soak, verdict, wanted=options.submits)
 
 

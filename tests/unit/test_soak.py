@@ -131,6 +131,18 @@ def test_a_run_that_made_nothing_or_did_not_end_is_strange(films, ended, strange
     assert verdict.strange == strange
 
 
+def test_of_a_piece_that_is_broken_off_what_broke_a_rule_counts():
+    """An excess job must not be forgotten because the fleet fell over after it."""
+    jobs = [{"prompt": f"wave_1 {film} [emulator:seconds=30]"} for film in (0, 1, 1)]
+    figures = Figures(10, 5, pieces=1)
+    figures.add(Figures.broken({"jobs": jobs, "cancels": {"job:1": 1}}, wanted=10))
+    assert (figures.asked, figures.pieces, figures.broken_off, figures.cancelled) == (5, 1, 1, 1)
+    assert figures.excess == ["wave_1 1, broken off: 2 jobs"]
+    assert not figures.good
+    assert "5 of 10; 1 broken off" in figures.table()
+    assert Figures.broken({"jobs": jobs[:2], "cancels": {}}, wanted=10).good
+
+
 def test_the_figures_of_a_long_soak_are_kept_between_its_pieces(tmp_path):
     kept = tmp_path / "state" / "seed-1.json"
     for asked in (10, 25):
