@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
@@ -112,23 +113,42 @@ def test_marked_failed_between_intent_and_first_byte(
     assert asked(far) == 0
 
 
-def test_a_supervisor_alone_stands_still_during_the_post(mortal: LocalAirflow, emulator: EmulatorClient) -> None:
-    """Its task goes on and has nobody to report to; the next try adopts the job, and the thawed one spoils nothing."""
+def test_what_stands_still_during_the_post_and_before_the_intent(
+    mortal: LocalAirflow, emulator: EmulatorClient
+) -> None:
+    """
+    Two tasks, each for longer than Airflow waits for a heartbeat; the next tries have their jobs, and the thawed
+    processes spoil nothing.
+
+    A supervisor alone stands still during the POST: its task goes on and has nobody to report to, and its job is
+    adopted. Another stands still with its task, which has just read that nothing was submitted yet.
+    """
     emulator.configure(seconds=100)
     emulator.fault("submit", "slow", seconds=15)
     story = Story(mortal, emulator, "six", "supervisor frozen", count=1)
     story.has_jobs(1)
+    still = Story(mortal, emulator, "stands_still", "frozen before the intent")
     supervisor = mortal.runs.task_processes(story.dag_id, story.run_id, "submit", 0).supervisor
     freeze([supervisor])
+    frozen = [supervisor]
     try:
-        wait_until(lambda: story.tries("submit") == [2], "the next try", 120)
-        story.task("submit", "success", map_index=0)
+        still.task("submit", "running")
+        processes = mortal.runs.task_processes(still.dag_id, still.run_id, "submit")
+        frozen += [processes.supervisor, processes.task]
+        wait_until(lambda: psutil.Process(processes.task).status() == psutil.STATUS_STOPPED, "it to stand still", 30)
+        assert still.jobs() == []
+        for each, index in ((story, 0), (still, -1)):
+            wait_until(lambda each=each: each.tries("submit") == [2], "the next try", 120)
+            each.task("submit", "success", map_index=index)
     finally:
-        thaw([supervisor])
-    story.ends()
-    assert asked(emulator) == len(story.jobs()) == 1
+        thaw(frozen)
+    for each in (story, still):
+        each.ends()
+    time.sleep(8)
+    assert asked(emulator) == len(emulator.jobs()) == 2, "the thawed process has sent its submit"
     assert story.xcom("submit", map_index=0) == story.jobs()[0]["jobid"]
-    assert story.cancels() == 0
+    assert still.xcom("submit") == still.jobs()[0]["jobid"]
+    assert story.cancels() == still.cancels() == 0
 
 
 def test_frozen_between_intent_and_first_byte(mortal: LocalAirflow, far: EmulatorClient, network: Network) -> None:

@@ -24,6 +24,16 @@ class DiesBeforeXCom(EncryptTextOperator):
         super()._tell_jobid(jobid)
 
 
+class StandsStill(EncryptTextOperator):
+    """Stops its supervisor and itself in its first try, when it has read that nothing is remembered of a submit."""
+
+    def prepare(self, *args: object) -> object:
+        if self._ti.try_number == 1:
+            os.kill(os.getppid(), signal.SIGSTOP)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().prepare(*args)
+
+
 def mapped(dag_id: str, **how: object) -> None:
     """Six mapped submits and six deferrable sensors."""
     with DAG(dag_id, schedule=None, default_args=RETRIES):
@@ -57,6 +67,9 @@ with DAG("rescheduled", schedule=None, default_args=RETRIES):
 with DAG("poking", schedule=None, default_args=RETRIES):
     made = EncryptTextOperator(task_id="submit", message="POKE", prompt=PROMPT)
     PikaJobSensor(task_id="wait", jobid=made.output, mode="poke", poke_interval=10, cancel_on_kill=True)
+
+with DAG("stands_still", schedule=None, default_args=RETRIES):
+    StandsStill(task_id="submit", message="STILL", prompt=PROMPT)
 
 with DAG("dies_before_xcom", schedule=None, default_args=RETRIES):
     DiesBeforeXCom(task_id="submit", message="KILLED", prompt=PROMPT)
