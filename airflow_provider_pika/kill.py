@@ -36,9 +36,9 @@ def cancel_if_failed(ti: Any, pika_conn_id: str, jobid: str, log: Logger) -> Non
     state = _ask(lambda: task_state(ti), log)
     if state == "failed":
         # Asked again once the connection is read, which may take seconds: a task that has been cleared meanwhile goes
-        # on with the job.
-        _ask(lambda: hook.settings, log)
-        state = _ask(lambda: task_state(ti), log)
+        # on with the job. Where it cannot be read in time, nobody could say what the state is by then.
+        known = _ask(lambda: hook.settings, log)
+        state = _ask(lambda: task_state(ti), log) if known else None
     _cancel_in_state(state, hook, jobid, log)
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
 SUBMIT_KEY = "pika_submit"
-# Holds the same record as the key above. Airflow's client repeats a write that is not answered within seconds, and an
-# api-server that stood still may carry the first one out all the same, half a minute later, over the jobid of a job
-# made meanwhile. It meets one of the two keys, and the newer record counts.
+# Holds the same record as the key above where a job hangs on it: an intent, a jobid. Airflow's client repeats a write
+# that is not answered within seconds, and an api-server that stood still may carry the first one out all the same, half
+# a minute later: that nothing is under way, over the jobid of a job made meanwhile. The newer record counts.
 COPY_KEY = "pika_submit_copy"
 WAIT_KEY = "pika_wait"
 # As long as the service keeps a job. Where Airflow's [state_store] default_retention_days is shorter, its cleanup would
@@ -48,12 +48,16 @@ def task_state_store(context: Context) -> TaskStore | None:
     return store
 
 
-def task_store(context: Context) -> TaskStore:
-    """Return the store of a task instance whose money hangs on it, on every Airflow."""
+def task_store(context: Context, *, resumed: bool = False) -> TaskStore:
+    """
+    Return the store of a task instance whose money hangs on it, on every Airflow.
+
+    :param resumed: whether the task comes back from a deferral
+    """
     store, variables = task_state_store(context), TaskVariables(context["ti"])
     if store is None:
         return variables
-    began = context["ti"].try_number > 1 or bool(context.get("task_reschedule_count"))
+    began = resumed or context["ti"].try_number > 1 or bool(context.get("task_reschedule_count"))
     return TaskState(store, earlier=variables if began else None)
 
 
@@ -99,8 +103,9 @@ class TaskState:
 
     def set(self, key: str, value: Any) -> None:
         """Store a value under a key."""
-        for place in (COPY_KEY, SUBMIT_KEY) if key == SUBMIT_KEY else (key,):
-            self._store.set(place, value, retention=RETENTION)
+        if key == SUBMIT_KEY and (value["reply_ref"] or value["jobid"]):
+            self._store.set(COPY_KEY, value, retention=RETENTION)
+        self._store.set(key, value, retention=RETENTION)
 
     def delete(self, key: str) -> None:
         """Forget a key."""
@@ -108,7 +113,8 @@ class TaskState:
 
     def _newest(self) -> Any:
         found = [value for place in (SUBMIT_KEY, COPY_KEY) if (value := self._store.get(place))]
-        return max(found, key=lambda record: record.get("written", 0), default=None)
+        # Where one does not say, an earlier version has written it since.
+        return max(found, key=lambda record: record.get("written", float("inf")), default=None)
 
 
 class TaskVariables:

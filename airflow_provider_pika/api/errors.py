@@ -7,6 +7,7 @@ calls its own error texts summaries.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +38,9 @@ from airflow_provider_pika.exceptions import (
     PikaUnknownOutcomeError,
 )
 
-# The longest pause that a 429 may ask for: a throttled account is let in again within minutes. What else asks for one,
-# as the page of a server under maintenance, would blind all waits of a connection for hours, while their jobs end.
+# The longest pause before a read that a 429 may ask for: a throttled account is let in again within minutes. What else
+# asks for one, as the page of a server under maintenance, would blind all waits of a connection for hours, while their
+# jobs end. How long a submit may be put off, its queue_timeout says.
 _PAUSE = 3600.0
 _MAY_EXIST = (
     "A job may have been made and paid for: before submitting again look at the emulator's page or the Discord channel,"
@@ -250,7 +252,9 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
         "details": _text_of(body.get("errorDetails")),
         "jobid": _text_of(body.get("jobid")) or call.jobid,
         "retry_after": retry_after(
-            body.get("errorDetails"), answer.headers, limit=_PAUSE if status == 429 else MAX_BACKOFF
+            body.get("errorDetails"),
+            answer.headers,
+            limit=math.inf if call.is_submit else _PAUSE if status == 429 else MAX_BACKOFF,
         ),
     }
     # Its own words; without any, what there is instead of them.

@@ -154,6 +154,7 @@ class PikaSubmitOperator(BaseOperator):
         self._video_url: str | None = None
         self._submission: Submission | None = None
         self._killed = False
+        self._resumed = False
 
     def prepare(self, hook: PikaHook, reply: Reply) -> Call:
         """Check the rendered inputs and return the call that submits them."""
@@ -183,8 +184,9 @@ class PikaSubmitOperator(BaseOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; where no triggerer was there in time, poll once more before giving up."""
+        self._resumed = True
         if is_trigger_timeout(next_method, next_kwargs):
-            kept = task_store(context).get(SUBMIT_KEY) or {}
+            kept = task_store(context, resumed=True).get(SUBMIT_KEY) or {}
             if kept.get("jobid"):
                 return self._submit(context)
             # It waited in the queue, past its deadline: what is not paid for by now is not wanted any more.
@@ -232,6 +234,7 @@ class PikaSubmitOperator(BaseOperator):
             retry_failed=self.retry_failed,
             keep_completed=self.on_clear == "keep",
             queued_since=queued_since,
+            resumed=self._resumed,
             tell_jobid=self._tell_jobid,
             log=self.log,
         )

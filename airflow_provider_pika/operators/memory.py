@@ -32,6 +32,7 @@ class SubmitMemory:
 
     :param inputs: digest of the rendered inputs
     :param queued_since: when this try joined the queue, if it comes back from waiting there
+    :param resumed: whether it comes back from a deferral
     :param tell_jobid: called with the jobid as soon as one is known
     """
 
@@ -41,6 +42,7 @@ class SubmitMemory:
         *,
         inputs: str,
         queued_since: float | None,
+        resumed: bool,
         tell_jobid: Callable[[str], None],
         log: Logger,
     ) -> None:
@@ -48,11 +50,12 @@ class SubmitMemory:
         self.inputs = inputs
         self.tell_jobid = tell_jobid
         self.ti: Any = context["ti"]
-        self._store = task_store(context)
+        self._store = task_store(context, resumed=resumed)
         self.has_state_store = task_state_store(context) is not None
         self._stored: dict[str, Any] | None = self._store.get(SUBMIT_KEY)
         self.record = Record.from_json(self._stored) if self._stored else None
         self._written = self.record.written if self.record else 0
+        self._attempted: dict[str, Any] | None = None
         # Every clear raises max_tries, a retry or a reschedule never does. (One clear does not: of a running task whose
         # executor then reports a failure. It looks like a retry, which errs on the side of not paying again.)
         self.cleared = self.record is not None and self.record.max_tries != self.ti.max_tries
@@ -137,9 +140,13 @@ class SubmitMemory:
         found = self._store.get(SUBMIT_KEY)
         # Another attempt that only counts polls for the job whose jobid comes now is glad of it.
         own = record.jobid and self.record and found and not found["jobid"] and self.record.reply_ref
-        # A write that failed may have been carried out all the same.
-        if found not in (self._stored, record.to_json()) and not (own and found["reply_ref"] == own):
+        own = own and found["reply_ref"] == own
+        # A write that failed may have been carried out all the same, at once or late.
+        own = own or found in (self._stored, self._attempted)
+        own = own or bool(self.has_state_store and found and found.get("written", self._written) < self._written)
+        if not own:
             raise PikaUnavailableError("Nothing more is submitted: another attempt has taken this task over.")
+        self._attempted = record.to_json()
         # Below Airflow 3.3 a Variable is kept only while money hangs on it, not for a place in the queue.
         if record.is_open or self.has_state_store:
             self._store.set(SUBMIT_KEY, record.to_json())
@@ -175,7 +182,7 @@ class SubmitMemory:
         return job
 
     def _insist(self) -> Retrying:
-        from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_fixed
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
         def told(attempt: RetryCallState) -> None:
             error = attempt.outcome.exception() if attempt.outcome else None
@@ -184,8 +191,8 @@ class SubmitMemory:
         return Retrying(
             stop=stop_after_attempt(RECORD_TRIES),
             wait=wait_fixed(RECORD_PAUSE),
-            # That is another attempt's word, which stands.
-            retry=retry_if_not_exception_type(PikaUnavailableError),
+            # Not a signal's, and not what another attempt has written, which stands.
+            retry=retry_if_exception(lambda e: isinstance(e, Exception) and not isinstance(e, PikaUnavailableError)),
             before_sleep=told,
             sleep=time.sleep,
             reraise=True,

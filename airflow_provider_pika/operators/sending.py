@@ -137,14 +137,21 @@ class Sending:
             self._must_live()
             # From before the writing: a machine frozen in the middle of it thaws with an intent that is long known.
             self._intended, self._left = Moment.now(), None
-            self._memory.keep(
-                reply_ref=reply.ref,
-                mailbox=reply.mailbox,
-                trusted=trusted,
-                asked_at=time.time(),
-                sends=sends,
-                ruled_out=self._ruled_out,
-            )
+            try:
+                self._memory.keep(
+                    reply_ref=reply.ref,
+                    mailbox=reply.mailbox,
+                    trusted=trusted,
+                    asked_at=time.time(),
+                    sends=sends,
+                    ruled_out=self._ruled_out,
+                )
+            except PikaError:
+                raise
+            except Exception:
+                # Written in part or unanswered, it would be taken for that of a submit that left.
+                self._memory.take_intent_back(reply.mailbox, earlier=self._earlier, ruled_out=self._ruled_out)
+                raise
             try:
                 return self._hook.send(call, files, before_body=self._may_leave, after_body=self._has_left)
             except _StaleIntentError as error:

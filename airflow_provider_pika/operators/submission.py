@@ -59,13 +59,19 @@ class Submission:
         retry_failed: bool,
         keep_completed: bool,
         queued_since: float | None,
+        resumed: bool,
         tell_jobid: Callable[[str], None],
         log: Logger,
     ) -> None:
         self.hook = hook
         self.log = log
         self.memory = SubmitMemory(
-            context, inputs=digest(inputs), queued_since=queued_since, tell_jobid=tell_jobid, log=log
+            context,
+            inputs=digest(inputs),
+            queued_since=queued_since,
+            resumed=resumed,
+            tell_jobid=tell_jobid,
+            log=log,
         )
         self._resubmit_unknown = resubmit_unknown
         self._retry_failed = retry_failed

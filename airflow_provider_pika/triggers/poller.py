@@ -60,7 +60,7 @@ class SharedPoller:
         self._wake = asyncio.Event()
         self._is_hurried = False
         self._last_tick = 0.0
-        self._wanted = 0.0
+        self._sleeps_until = 0.0
         self._under_way = UnderWay(self._wake.set)
         self._queues = ChannelQueues(conn_id, self._lines, self._under_way.start)
         self._blockers = Blockers(self._hook, self._queues)
@@ -82,7 +82,8 @@ class SharedPoller:
             waiter.was_rung(ring)
         self._jobs.join(waiter)
         # Thousands join one by one: only for who cannot wait for the next tick are all others seen through again.
-        if min(waiter.due, waiter.next_read(listed=self._list.is_there)) < self._wanted:
+        wanted = min(waiter.due, waiter.next_read(listed=self._list.is_there))
+        if (waiter.last_read if self._hook.is_paused else wanted) < self._sleeps_until:
             self._wake.set()
         # A deadline passes on time whatever the API, the connection or the other waiters do meanwhile.
         timer = asyncio.get_running_loop().call_later(waiter.overdue - time.time(), self._time_out, waiter)
@@ -177,16 +178,16 @@ class SharedPoller:
                 return False  # Everybody has left: a cancel can get lost in wait_for, and this would go on for nobody.
             # Whoever asked for this poller joins in a moment, if ever.
             busy = self._jobs or self._queues
-            self._wanted = self._next_request() if busy else time.time() + MIN_POLL_INTERVAL
+            wanted = self._next_request() if busy else time.time() + MIN_POLL_INTERVAL
             tick = 0.0 if self._is_hurried else self._last_tick + MIN_TICK
             pause = self._hook.paused_until
             if self._hook.is_paused:
                 # It holds all but the last read of a wait, without which a job that has completed would time out.
                 pause = min([pause, *(waiter.last_read for waiter in self._jobs)])
-            due = max(self._wanted, pause, tick)
+            self._sleeps_until = max(wanted, pause, tick)
             self._wake.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), max(0.0, due - time.time()))
+                await asyncio.wait_for(self._wake.wait(), max(0.0, self._sleeps_until - time.time()))
             except (asyncio.TimeoutError, TimeoutError):
                 self._is_hurried = False
                 return bool(self._jobs or self._queues)

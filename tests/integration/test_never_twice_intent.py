@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_pika.compat import AirflowRescheduleException
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
-from airflow_provider_pika.store import SUBMIT_KEY, task_store
+from airflow_provider_pika.store import COPY_KEY, SUBMIT_KEY, task_store
 from tests.support.submits import STORES, Lives, asked, crash_after_store, jobids, record, submit
 from tests.support.task_context import Clock, airflow_says
 from tests.support.variables import Variables
@@ -113,6 +114,58 @@ def test_a_write_that_failed_and_was_carried_out_all_the_same_is_no_other_attemp
     assert asked(pika_emulator) == 1
 
 
+@pytest.mark.parametrize("key", [COPY_KEY, SUBMIT_KEY])
+def test_an_intent_that_was_written_in_part_is_taken_back(pika_emulator: EmulatorClient, life: Lives, key: str) -> None:
+    """Nothing has left: the retry submits, and need not search for a job first, nor say that there may be one."""
+    task = life(submit())
+    failed: list[str] = []
+
+    def away(place: str, value: Any) -> bool:
+        if place == key and value["reply_ref"] and not failed:
+            failed.append(place)
+            return True
+        return False
+
+    task.store.fails_on = away
+    assert task.run().state == "up_for_retry"
+    assert asked(pika_emulator) == 0
+    assert task.retry().value == jobids(pika_emulator)[0]
+    assert asked(pika_emulator) == 1
+
+
+@pytest.mark.parametrize("late", ["during the POST", "after the jobid"])
+def test_a_late_write_that_nothing_is_under_way_does_not_cover_what_is(
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """A full queue took the first intent back, and that write is carried out when the second submit has left."""
+    pika_emulator.configure(seconds=600)
+    pika_emulator.fault("submit", "queue_full")
+    task = life(submit(wait_for_completion=True, deferrable=False))
+    with pytest.raises(AirflowRescheduleException):
+        task.leg()
+    taken_back = task.store.values[SUBMIT_KEY]
+    task.reschedules = 1
+    send = PikaHook.send
+
+    def sends(*args: Any, **about: Any) -> Any:
+        job = send(*args, **about)
+        task.store.values[SUBMIT_KEY] = taken_back
+        return job
+
+    with monkeypatch.context() as patch:
+        if late == "during the POST":
+            patch.setattr(PikaHook, "send", sends)
+        with pytest.raises(AirflowRescheduleException):
+            task.leg()
+    if late == "after the jobid":
+        task.store.values[SUBMIT_KEY] = taken_back
+    task.clock.leap(40)
+    task.reschedules = 2
+    with pytest.raises(AirflowRescheduleException):
+        task.leg()
+    assert len(jobids(pika_emulator)) == 1
+
+
 def test_a_write_that_is_carried_out_late_does_not_cover_what_was_written_since(
     pika_emulator: EmulatorClient, life: Lives
 ) -> None:
@@ -124,8 +177,8 @@ def test_a_write_that_is_carried_out_late_does_not_cover_what_was_written_since(
     jobid = task.run().value
     task.store.fails_on = lambda key, value: False
     in_the_end = dict(task.store.values)
-    # An intent that a full queue took back, another intent, the jobid; each under two keys.
-    assert len(writes) == 8
+    # An intent that a full queue took back, another intent, the jobid; all but the second under two keys.
+    assert len(writes) == 7
 
     for key, value in writes:
         task.store.values = {**in_the_end, key: json.dumps(value)}

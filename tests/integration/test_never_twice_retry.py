@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 from airflow.sdk.execution_time.comms import PutVariable
@@ -19,9 +20,9 @@ from airflow_provider_pika.exceptions import (
 )
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.operators.search import JobSearch
-from airflow_provider_pika.store import SUBMIT_KEY, task_store
+from airflow_provider_pika.store import COPY_KEY, SUBMIT_KEY, task_store
 from tests.support.submits import STORES, Lives, asked, crash_before_answer, jobids, record, submit
-from tests.support.task_context import Clock, Store, airflow_says
+from tests.support.task_context import Clock, Store, TaskDeferred, airflow_says
 from tests.support.variables import Variables
 
 pytestmark = pytest.mark.usefixtures("long_jobs")
@@ -361,6 +362,39 @@ def test_a_record_is_not_taken_for_absent_while_airflows_database_is_away(
     airflow_says(monkeypatch, "running")
     assert task.retry().value == pika_emulator.jobs()[0]["jobid"]
     assert pika_emulator.counters()["submits"]["asked"] == 1
+
+
+def test_a_deferred_task_that_began_before_an_upgrade_to_3_3_goes_on_with_its_job(
+    pika_emulator: EmulatorClient, life: Lives, variables: Variables
+) -> None:
+    """No triggerer was up past its deadline; a deferral raises neither the try nor the count of reschedules."""
+    pika_emulator.configure(seconds=100)
+    task = life(submit(wait_for_completion=True, deferrable=True), stored=False)
+    with pytest.raises(TaskDeferred):
+        task.leg()
+    task.store = Store()
+    task.clock.leap(2 * 3600)
+
+    assert task.leg(("__fail__", {"error": "Trigger timeout"})) == pika_emulator.jobs()[0]["jobid"]
+    assert pika_emulator.counters()["submits"]["asked"] == 1
+
+
+def test_a_record_of_an_earlier_version_counts_although_a_newer_one_left_a_copy(
+    pika_emulator: EmulatorClient, life: Lives
+) -> None:
+    """Workers of two versions: a clear made a new job on the older one, which writes one key and counts nothing."""
+    pika_emulator.configure(seconds=100)
+    task = life(submit())
+    task.run()
+    copy = task.store.values[COPY_KEY]
+    task.clock.leap(200)
+    jobid = task.clear().value
+    old = json.loads(task.store.values[SUBMIT_KEY])
+    del old["written"]
+    task.store.values = {SUBMIT_KEY: json.dumps(old), COPY_KEY: copy}
+
+    assert task.retry().value == jobid
+    assert pika_emulator.counters()["submits"]["asked"] == 2
 
 
 def test_a_task_that_began_before_an_upgrade_to_3_3_goes_on_with_its_job(

@@ -364,6 +364,26 @@ def test_a_job_that_has_completed_is_read_at_the_deadline_although_the_api_asks_
     assert min(asked[1:]) >= 299
 
 
+@pytest.mark.parametrize("others", [1, 3])
+def test_a_wait_that_joins_in_a_pause_is_read_at_its_deadline_too(
+    pika_emulator: EmulatorClient, clock: Clock, others: int
+) -> None:
+    done = job_of(pika_emulator, 100)
+    running = [job_of(pika_emulator, 100_000) for _ in range(others)]
+    pika_emulator.fault("job", "rate_limit", retry_after=3600)
+
+    async def joined() -> Any:
+        first = [asyncio.ensure_future(events_of(watcher(jobid, clock))) for jobid in running]
+        await asyncio.sleep(200)
+        events = await events_of(watcher(done, clock, deadline=clock.time() + 300))
+        for wait in first:
+            wait.cancel()
+        return events
+
+    (event,) = run_leaping(joined(), clock)
+    assert event["outcome"] == "ended"
+
+
 def test_reads_stop_when_one_of_them_is_asked_to_pause(pika_emulator: EmulatorClient, clock: Clock) -> None:
     jobids = [job_of(pika_emulator, 50) for _ in range(9)]
     pika_emulator.fault("job", "rate_limit", retry_after=120)

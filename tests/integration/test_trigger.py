@@ -403,6 +403,31 @@ def test_a_task_that_is_cleared_right_after_its_mark_keeps_its_job(
     assert pika_emulator.counters()["cancels"] == {}
 
 
+def test_a_connection_that_cannot_be_read_in_time_cancels_nothing(
+    pika_emulator: EmulatorClient, life: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is read a person may have cleared the task, and nobody could ask any more."""
+    airflow_says(monkeypatch, "failed")
+    monkeypatch.setattr("airflow_provider_pika.kill._ASK_TIMEOUT", 0.2)
+    jobid = job_of(pika_emulator, seconds=600)
+    sensor = PikaJobSensor(task_id="wait", jobid=jobid, cancel_on_kill=True)
+    get = PikaHook.get_connection
+
+    def slow(conn_id: str) -> Any:
+        time.sleep(1)
+        return get(conn_id)
+
+    kill = sensor.on_kill
+
+    def killed() -> None:
+        monkeypatch.setattr(PikaHook, "get_connection", slow)
+        kill()
+
+    sensor.on_kill = killed
+    _kill(life(lambda: sensor), sensor)
+    assert pika_emulator.counters()["cancels"] == {}
+
+
 def test_a_cancel_that_fails_on_kill_is_logged_and_never_raised(
     pika_emulator: EmulatorClient, life: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
 ) -> None:
