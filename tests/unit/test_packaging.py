@@ -21,8 +21,8 @@ def plain() -> dict[str, Requirement]:
     return {each.name: each for each in REQUIREMENTS if not (each.marker and "extra" in str(each.marker))}
 
 
-def test_the_package_needs_airflow_and_the_three_it_names() -> None:
-    assert set(plain()) == {"apache-airflow", "pendulum", "requests", "requests-toolbelt"}
+def test_the_package_needs_airflow_and_the_four_it_names() -> None:
+    assert set(plain()) == {"apache-airflow", "pendulum", "requests", "requests-toolbelt", "tenacity"}
 
 
 @pytest.mark.parametrize(
