@@ -55,6 +55,7 @@ def test_a_local_path_is_one_hosts_own(fleet: Fleet, local_paths: Story) -> None
     assert said in story.log("there")
     (film,) = (fleet.host("worker-2") / "films").iterdir()
     assert story.xcom("download") == [film.as_uri()]
+    assert f"Stored {film.as_uri()} on the host " in story.log("download")
     assert not (fleet.host("worker") / "films").exists()
 
 
