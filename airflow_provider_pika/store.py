@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
 SUBMIT_KEY = "pika_submit"
-# Holds the same record as the key above where a job hangs on it: an intent, a jobid. Airflow's client repeats a write
-# that is not answered within seconds, and an api-server that stood still may carry the first one out all the same, half
-# a minute later: that nothing is under way, over the jobid of a job made meanwhile. The newer record counts.
-COPY_KEY = "pika_submit_copy"
+# The last record on which a job hangs, an intent or a jobid, and the last one that says that nothing is under way, each
+# a second time. Airflow's client repeats a write that is not answered within seconds, and an api-server that stood
+# still may carry the first one out all the same, half a minute later: that nothing is under way, over the jobid of a
+# job made meanwhile. The newest record of all counts.
+OPEN_KEY = "pika_submit_open"
+CLOSED_KEY = "pika_submit_closed"
 WAIT_KEY = "pika_wait"
 # As long as the service keeps a job. Where Airflow's [state_store] default_retention_days is shorter, its cleanup would
 # otherwise let a retry or a clear pay once more for a job that is still there.
@@ -103,8 +105,9 @@ class TaskState:
 
     def set(self, key: str, value: Any) -> None:
         """Store a value under a key."""
-        if key == SUBMIT_KEY and (value["reply_ref"] or value["jobid"]):
-            self._store.set(COPY_KEY, value, retention=RETENTION)
+        if key == SUBMIT_KEY:
+            copy = OPEN_KEY if value["reply_ref"] or value["jobid"] else CLOSED_KEY
+            self._store.set(copy, value, retention=RETENTION)
         self._store.set(key, value, retention=RETENTION)
 
     def delete(self, key: str) -> None:
@@ -112,7 +115,8 @@ class TaskState:
         self._store.delete(key)
 
     def _newest(self) -> Any:
-        found = [value for place in (SUBMIT_KEY, COPY_KEY) if (value := self._store.get(place))]
+        # In this order, since an intent that was written in part and its taking back have the same count.
+        found = [value for place in (CLOSED_KEY, SUBMIT_KEY, OPEN_KEY) if (value := self._store.get(place))]
         # Where one does not say, an earlier version has written it since.
         return max(found, key=lambda record: record.get("written", float("inf")), default=None)
 

@@ -326,7 +326,7 @@ class PikaSubmitOperator(BaseOperator):
             timeout=self.timeout,
             execution_timeout=self.execution_timeout,
             log=self.log,
-            store=task_store(context),
+            store=task_store(context, resumed=self._resumed),
         )
         outcome = wait.poll(found)
         if outcome.job:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pika.api.callback import new_mailbox
 from airflow_provider_pika.api.recovery import SEARCH_POLLS, Record, names_task
+from airflow_provider_pika.compat import task_state
 from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.store import SUBMIT_KEY, task_state_store, task_store
 
@@ -55,7 +56,8 @@ class SubmitMemory:
         self._stored: dict[str, Any] | None = self._store.get(SUBMIT_KEY)
         self.record = Record.from_json(self._stored) if self._stored else None
         self._written = self.record.written if self.record else 0
-        self._attempted: dict[str, Any] | None = None
+        # All that this process has read or tried to write: one of these may be written late.
+        self._known = [self._stored] if self._stored else []
         # Every clear raises max_tries, a retry or a reschedule never does. (One clear does not: of a running task whose
         # executor then reports a failure. It looks like a retry, which errs on the side of not paying again.)
         self.cleared = self.record is not None and self.record.max_tries != self.ti.max_tries
@@ -137,16 +139,9 @@ class SubmitMemory:
         :raises PikaUnavailableError: when another attempt has taken the task over
         """
         record = replace(record, written=self._written + 1)
-        found = self._store.get(SUBMIT_KEY)
-        # Another attempt that only counts polls for the job whose jobid comes now is glad of it.
-        own = record.jobid and self.record and found and not found["jobid"] and self.record.reply_ref
-        own = own and found["reply_ref"] == own
-        # A write that failed may have been carried out all the same, at once or late.
-        own = own or found in (self._stored, self._attempted)
-        own = own or bool(self.has_state_store and found and found.get("written", self._written) < self._written)
-        if not own:
+        if self._is_taken_over(self._store.get(SUBMIT_KEY), record):
             raise PikaUnavailableError("Nothing more is submitted: another attempt has taken this task over.")
-        self._attempted = record.to_json()
+        self._known.append(record.to_json())
         # Below Airflow 3.3 a Variable is kept only while money hangs on it, not for a place in the queue.
         if record.is_open or self.has_state_store:
             self._store.set(SUBMIT_KEY, record.to_json())
@@ -157,6 +152,25 @@ class SubmitMemory:
         self._written = record.written
         self.record = record
         return record
+
+    def _is_taken_over(self, found: dict[str, Any] | None, record: Record) -> bool:
+        """
+        Whether another attempt has written since this process has.
+
+        :param found: what is there now
+        :param record: what is to be written
+        """
+        if found is None:
+            # Below Airflow 3.3 an attempt that has succeeded has removed its record.
+            done = not self.has_state_store and not record.jobid and task_state(self.ti) == "success"
+            return done or (self._stored is not None and not record.jobid)
+        if found in self._known or (self.has_state_store and found.get("written", self._written) < self._written):
+            return False
+        if record.jobid:
+            # It yields to another job or submit only: who counts polls for the job whose jobid comes now is glad of it.
+            own = {None, self.record.reply_ref if self.record else None}
+            return found["jobid"] not in (None, record.jobid) or found["reply_ref"] not in own
+        return True
 
     def take(self, job: Job) -> Job:
         """
@@ -169,13 +183,13 @@ class SubmitMemory:
         """
         self.log.info("The job is %s (%s).", job.jobid, job.status)
         record = self.record
-        asked_at, inputs, mailbox = time.time(), self.inputs, None
+        kept: dict[str, Any] = {"asked_at": time.time(), "inputs": self.inputs}
         if record:
-            asked_at, inputs, mailbox = record.asked_at, record.inputs, record.mailbox
-        if inputs != self.inputs:
+            kept = {name: getattr(record, name) for name in ("asked_at", "inputs", "mailbox", "ruled_out")}
+        if kept["inputs"] != self.inputs:
             self.log.warning("The inputs have changed since %s was submitted; it is used all the same.", job.jobid)
         try:
-            self._insist()(self.keep, jobid=job.jobid, asked_at=asked_at, inputs=inputs, mailbox=mailbox)
+            self._insist()(self.keep, jobid=job.jobid, **kept)
         except Exception as error:
             raise PikaUnavailableError(f"{job.jobid} could not be recorded: {error}", jobid=job.jobid) from error
         self.tell_jobid(job.jobid)

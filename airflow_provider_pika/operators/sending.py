@@ -72,6 +72,7 @@ class Sending:
         self._log = log
         record = memory.record
         self._ruled_out = record.ruled_out if record else ()
+        search.rule_out(*self._ruled_out)
         self._earlier: Record | None = None
         self._intended: Moment | None = None
         self._left: Moment | None = None

@@ -82,8 +82,8 @@ class SharedPoller:
             waiter.was_rung(ring)
         self._jobs.join(waiter)
         # Thousands join one by one: only for who cannot wait for the next tick are all others seen through again.
-        wanted = min(waiter.due, waiter.next_read(listed=self._list.is_there))
-        if (waiter.last_read if self._hook.is_paused else wanted) < self._sleeps_until:
+        wanted = max(min(waiter.due, waiter.next_read(listed=self._list.is_there)), self._hook.paused_until)
+        if min(wanted, waiter.last_read) < self._sleeps_until:
             self._wake.set()
         # A deadline passes on time whatever the API, the connection or the other waiters do meanwhile.
         timer = asyncio.get_running_loop().call_later(waiter.overdue - time.time(), self._time_out, waiter)

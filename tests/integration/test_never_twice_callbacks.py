@@ -19,7 +19,7 @@ from airflow_provider_pika.exceptions import PikaJobFailedError, PikaUnavailable
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.sensors.pika import PikaJobSensor
-from airflow_provider_pika.store import COPY_KEY, SUBMIT_KEY
+from airflow_provider_pika.store import OPEN_KEY, SUBMIT_KEY
 from tests.support.submits import (
     Lives,
     asked,
@@ -97,7 +97,7 @@ def test_without_a_callback_url_no_reply_url_is_sent_and_no_mailbox_opened(
 
 def test_nothing_is_sent_when_the_mailbox_cannot_be_opened(pika_emulator: EmulatorClient, life: Lives) -> None:
     task = life(submit())
-    task.store.fails_on = lambda key, value: key not in (SUBMIT_KEY, COPY_KEY)
+    task.store.fails_on = lambda key, value: key not in (SUBMIT_KEY, OPEN_KEY)
 
     assert task.run().state == "up_for_retry"
     assert asked(pika_emulator) == 0

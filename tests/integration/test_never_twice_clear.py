@@ -270,11 +270,12 @@ def test_below_3_3_a_clear_with_keep_finds_the_job_of_a_task_that_has_succeeded(
 ) -> None:
     operators: list[EncryptTextOperator] = []
     task = life(lambda: operators.append(submit(on_clear="keep")()) or operators[-1], stored=False)
-    airflow_says(monkeypatch, "success")
     jobid = task.run().value
+    airflow_says(monkeypatch, "success")
     for callback in operators[-1].on_success_callback:
         callback(task.context())
     pika_emulator.advance(jobid=jobid, status="completed")
+    airflow_says(monkeypatch, "running")
 
     assert task.clear().value == jobid
     assert asked(pika_emulator) == 1

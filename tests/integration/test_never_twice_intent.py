@@ -17,7 +17,7 @@ from airflow_provider_pika.compat import AirflowRescheduleException
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
-from airflow_provider_pika.store import COPY_KEY, SUBMIT_KEY, task_store
+from airflow_provider_pika.store import OPEN_KEY, SUBMIT_KEY, task_store
 from tests.support.submits import STORES, Lives, asked, crash_after_store, jobids, record, submit
 from tests.support.task_context import Clock, airflow_says
 from tests.support.variables import Variables
@@ -114,7 +114,7 @@ def test_a_write_that_failed_and_was_carried_out_all_the_same_is_no_other_attemp
     assert asked(pika_emulator) == 1
 
 
-@pytest.mark.parametrize("key", [COPY_KEY, SUBMIT_KEY])
+@pytest.mark.parametrize("key", [OPEN_KEY, SUBMIT_KEY])
 def test_an_intent_that_was_written_in_part_is_taken_back(pika_emulator: EmulatorClient, life: Lives, key: str) -> None:
     """Nothing has left: the retry submits, and need not search for a job first, nor say that there may be one."""
     task = life(submit())
@@ -177,8 +177,8 @@ def test_a_write_that_is_carried_out_late_does_not_cover_what_was_written_since(
     jobid = task.run().value
     task.store.fails_on = lambda key, value: False
     in_the_end = dict(task.store.values)
-    # An intent that a full queue took back, another intent, the jobid; all but the second under two keys.
-    assert len(writes) == 7
+    # An intent that a full queue took back, another intent, the jobid; each under two keys.
+    assert len(writes) == 8
 
     for key, value in writes:
         task.store.values = {**in_the_end, key: json.dumps(value)}

@@ -20,7 +20,7 @@ from airflow_provider_pika.exceptions import (
 )
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.operators.search import JobSearch
-from airflow_provider_pika.store import COPY_KEY, SUBMIT_KEY, task_store
+from airflow_provider_pika.store import OPEN_KEY, SUBMIT_KEY, task_store
 from tests.support.submits import STORES, Lives, asked, crash_before_answer, jobids, record, submit
 from tests.support.task_context import Clock, Store, TaskDeferred, airflow_says
 from tests.support.variables import Variables
@@ -386,12 +386,12 @@ def test_a_record_of_an_earlier_version_counts_although_a_newer_one_left_a_copy(
     pika_emulator.configure(seconds=100)
     task = life(submit())
     task.run()
-    copy = task.store.values[COPY_KEY]
+    copy = task.store.values[OPEN_KEY]
     task.clock.leap(200)
     jobid = task.clear().value
     old = json.loads(task.store.values[SUBMIT_KEY])
     del old["written"]
-    task.store.values = {SUBMIT_KEY: json.dumps(old), COPY_KEY: copy}
+    task.store.values = {SUBMIT_KEY: json.dumps(old), OPEN_KEY: copy}
 
     assert task.retry().value == jobid
     assert pika_emulator.counters()["submits"]["asked"] == 2
