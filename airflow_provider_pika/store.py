@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
 SUBMIT_KEY = "pika_submit"
-# The last record on which a job hangs, an intent or a jobid, and the last one that says that nothing is under way, each
-# a second time. Airflow's client repeats a write that is not answered within seconds, and an api-server that stood
-# still may carry the first one out all the same, half a minute later: that nothing is under way, over the jobid of a
-# job made meanwhile. The newest record of all counts.
+# The last intent, the last record that nothing is under way, and the last jobid, each a second time. Airflow's client
+# repeats a write that is not answered within seconds, and an api-server that stood still may carry the first one out
+# all the same, half a minute later: that nothing is under way, over the jobid of a job made meanwhile. The newest
+# record of all counts, and a jobid is out of reach of what was written before it.
 OPEN_KEY = "pika_submit_open"
 CLOSED_KEY = "pika_submit_closed"
+MADE_KEY = "pika_submit_made"
 WAIT_KEY = "pika_wait"
 # As long as the service keeps a job. Where Airflow's [state_store] default_retention_days is shorter, its cleanup would
 # otherwise let a retry or a clear pay once more for a job that is still there.
@@ -99,14 +100,15 @@ class TaskState:
         if found is None and self._earlier and key in (SUBMIT_KEY, WAIT_KEY):
             found = self._earlier.get(key)
             if found is not None:
-                self.set(key, found)
+                # Without a count it would be taken for an earlier version's that is newer than all that follows.
+                self.set(key, {"written": 0, **found} if key == SUBMIT_KEY else found)
                 self._earlier.delete(key)
         return default if found is None else found
 
     def set(self, key: str, value: Any) -> None:
         """Store a value under a key."""
         if key == SUBMIT_KEY:
-            copy = OPEN_KEY if value["reply_ref"] or value["jobid"] else CLOSED_KEY
+            copy = MADE_KEY if value["jobid"] else OPEN_KEY if value["reply_ref"] else CLOSED_KEY
             self._store.set(copy, value, retention=RETENTION)
         self._store.set(key, value, retention=RETENTION)
 
@@ -116,7 +118,7 @@ class TaskState:
 
     def _newest(self) -> Any:
         # In this order, since an intent that was written in part and its taking back have the same count.
-        found = [value for place in (CLOSED_KEY, SUBMIT_KEY, OPEN_KEY) if (value := self._store.get(place))]
+        found = [value for place in (CLOSED_KEY, SUBMIT_KEY, OPEN_KEY, MADE_KEY) if (value := self._store.get(place))]
         # Where one does not say, an earlier version has written it since.
         return max(found, key=lambda record: record.get("written", float("inf")), default=None)
 

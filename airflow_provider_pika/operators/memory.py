@@ -129,17 +129,18 @@ class SubmitMemory:
         )
         return self.save(record)
 
-    def save(self, record: Record) -> Record:
+    def save(self, record: Record, *, has_left: bool = False) -> Record:
         """
         Write a record, unless another attempt has written since; return it as it was written, once it is durable.
 
         Airflow 3.3 fences a stale try by itself: its writes fail. Below, a process that was frozen and thawed could
         write over the jobid that another attempt has paid for.
 
+        :param has_left: whether a submit of this process has left whose job is to be looked for
         :raises PikaUnavailableError: when another attempt has taken the task over
         """
         record = replace(record, written=self._written + 1)
-        if self._is_taken_over(self._store.get(SUBMIT_KEY), record):
+        if self._is_taken_over(self._store.get(SUBMIT_KEY), record, has_left=has_left):
             raise PikaUnavailableError("Nothing more is submitted: another attempt has taken this task over.")
         self._known.append(record.to_json())
         # Below Airflow 3.3 a Variable is kept only while money hangs on it, not for a place in the queue.
@@ -153,23 +154,28 @@ class SubmitMemory:
         self.record = record
         return record
 
-    def _is_taken_over(self, found: dict[str, Any] | None, record: Record) -> bool:
+    def _is_taken_over(self, found: dict[str, Any] | None, record: Record, *, has_left: bool) -> bool:
         """
         Whether another attempt has written since this process has.
 
         :param found: what is there now
         :param record: what is to be written
+        :param has_left: whether a submit of this process has left
         """
         if found is None:
             # Below Airflow 3.3 an attempt that has succeeded has removed its record.
             done = not self.has_state_store and not record.jobid and task_state(self.ti) == "success"
-            return done or (self._stored is not None and not record.jobid)
+            return done or (self._stored is not None and not (record.jobid or has_left))
         if found in self._known or (self.has_state_store and found.get("written", self._written) < self._written):
             return False
         if record.jobid:
-            # It yields to another job or submit only: who counts polls for the job whose jobid comes now is glad of it.
-            own = {None, self.record.reply_ref if self.record else None}
-            return found["jobid"] not in (None, record.jobid) or found["reply_ref"] not in own
+            # It yields to a later attempt's job or submit only. Who counts polls for the job whose jobid comes now is
+            # glad of it, and what an earlier attempt or leg wrote has come late.
+            own = self.record.reply_ref if self.record else None
+            return found["try_number"] > self.ti.try_number and (found["jobid"] or found["reply_ref"]) not in (
+                None,
+                own,
+            )
         return True
 
     def take(self, job: Job) -> Job:

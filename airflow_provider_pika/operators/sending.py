@@ -181,7 +181,7 @@ class Sending:
             raise error
         # Kept for whoever has to say in the end what came back.
         record = replace(record, lost=error.to_event())
-        self._memory.save(record)
+        self._memory.save(record, has_left=True)
         # The record stays: behind a proxy's page for everything the API may have taken the submit.
         wrong_root = self._hook.wrong_root(error)
         if wrong_root:

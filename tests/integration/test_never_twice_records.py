@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from typing import Any
 
 import pytest
 
 from airflow_provider_pika.compat import AirflowRescheduleException, AirflowSensorTimeout
 from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.memory import SubmitMemory
 from airflow_provider_pika.store import OPEN_KEY, SUBMIT_KEY, forget_on_success
-from tests.support.submits import Lives, asked, crash_before_answer, jobids, submit
+from tests.support.submits import Lives, asked, crash_before_answer, jobids, record, submit
 from tests.support.task_context import Store, TaskDeferred, airflow_says
 from tests.support.variables import Variables
 
@@ -75,8 +77,8 @@ def test_below_3_3_a_jobid_in_hand_does_not_yield_to_a_late_write_of_its_own_tas
         task.ti.try_number += 1
         save = SubmitMemory.save
 
-        def noted(memory: SubmitMemory, record: Any) -> Any:
-            saved = save(memory, record)
+        def noted(memory: SubmitMemory, record: Any, **about: Any) -> Any:
+            saved = save(memory, record, **about)
             if saved.is_given_up:
                 late.update(variables.values)
             return saved
@@ -95,6 +97,113 @@ def test_below_3_3_a_jobid_in_hand_does_not_yield_to_a_late_write_of_its_own_tas
     monkeypatch.setattr(PikaHook, "send", sends)
 
     assert [task.run().value] == sent == jobids(pika_emulator)
+
+
+def test_below_3_3_a_late_intent_of_an_earlier_leg_does_not_cost_the_jobid(
+    pika_emulator: EmulatorClient, life: Lives, variables: Variables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pika_emulator.configure(seconds=100)
+    pika_emulator.fault("submit", "queue_full")
+    task = life(submit(), stored=False)
+    late: dict[str, str] = {}
+    save = SubmitMemory.save
+
+    def noted(memory: SubmitMemory, record: Any, **about: Any) -> Any:
+        saved = save(memory, record, **about)
+        if saved.reply_ref and not late:
+            late.update(variables.values)
+        return saved
+
+    monkeypatch.setattr(SubmitMemory, "save", noted)
+    with pytest.raises(AirflowRescheduleException):
+        task.leg()
+    task.reschedules = 1
+    task.clock.leap(20)
+    send = PikaHook.send
+
+    def sends(*args: Any, **about: Any) -> Any:
+        job = send(*args, **about)
+        variables.values.update(late)
+        return job
+
+    monkeypatch.setattr(PikaHook, "send", sends)
+
+    assert [task.run().value] == jobids(pika_emulator)
+
+
+def test_below_3_3_a_lost_answer_is_searched_for_although_its_intent_was_removed_late(
+    pika_emulator: EmulatorClient, life: Lives, variables: Variables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full queue took the first intent back, and that removal meets the intent of the submit that has left since."""
+    pika_emulator.configure(seconds=3600)
+    pika_emulator.fault("submit", "queue_full")
+    task = life(submit(), stored=False)
+    with pytest.raises(AirflowRescheduleException):
+        task.leg()
+    task.reschedules = 1
+    task.clock.leap(20)
+    pika_emulator.fault("submit", "drop_after")
+    send, sent = PikaHook.send, []
+
+    def sends(*args: Any, **about: Any) -> Any:
+        try:
+            return send(*args, **about)
+        finally:
+            if not sent:
+                sent.append("")
+                variables.values.clear()
+
+    monkeypatch.setattr(PikaHook, "send", sends)
+
+    assert [task.run().value] == jobids(pika_emulator)
+
+
+def test_below_3_3_a_thawed_attempt_does_not_write_over_the_one_that_has_adopted_its_job(
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same jobid, but an older try: the next leg would take it for another clear, of a job that has completed."""
+    pika_emulator.configure(seconds=100)
+    make = submit(wait_for_completion=True, deferrable=False, poll_interval=60)
+    first = life(make, stored=False)
+    cleared = life(make, stored=False, try_number=2, max_tries=3)
+    take, frozen = SubmitMemory.take, []
+
+    def thawed(memory: SubmitMemory, job: Any) -> Any:
+        if not frozen:
+            frozen.append(job.jobid)
+            first.clock.leap(20)
+            with pytest.raises(AirflowRescheduleException):
+                cleared.leg()
+        return take(memory, job)
+
+    monkeypatch.setattr(SubmitMemory, "take", thawed)
+    with pytest.raises(PikaUnavailableError, match="another attempt"):
+        first.leg()
+    first.clock.leap(120)
+    cleared.reschedules = 1
+
+    assert [cleared.run().value] == frozen == jobids(pika_emulator)
+
+
+def test_no_two_late_writes_together_cover_a_jobid(pika_emulator: EmulatorClient, life: Lives) -> None:
+    """An api-server that stood still may have held several; each pair of those that came before the jobid is tried."""
+    pika_emulator.configure(seconds=3600)
+    pika_emulator.fault("submit", "queue_full")
+    task = life(submit(wait_for_completion=True, deferrable=False))
+    writes: list[tuple[str, Any]] = []
+    task.store.fails_on = lambda place, value: writes.append((place, value))  # type: ignore[func-returns-value]
+    for leg in (0, 1):
+        task.reschedules = leg
+        with pytest.raises(AirflowRescheduleException):
+            task.leg()
+        task.clock.leap(20)
+    (jobid,) = jobids(pika_emulator)
+    in_the_end = dict(task.store.values)
+    earlier = [(place, value) for place, value in writes if place.startswith(SUBMIT_KEY) and not value["jobid"]]
+    assert len(earlier) == 6
+    for late in combinations(earlier, 2):
+        task.store.values = {**in_the_end, **{place: json.dumps(value) for place, value in late}}
+        assert (record(task) or {})["jobid"] == jobid
 
 
 @pytest.mark.parametrize("key", [SUBMIT_KEY, OPEN_KEY])
