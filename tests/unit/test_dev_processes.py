@@ -15,10 +15,12 @@ from dev.harness.processes import wait_until
 
 # A shell with a child, so that it takes more than one signal to end them; both print nothing and would last a minute.
 OWNER = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from dev.harness.processes import Family
 
+# As a shell starts it; what runs in the background, as CI may, ignores Ctrl-C and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 family = Family(Path(sys.argv[1]), dict(os.environ))
 try:
     family.start("shell", ["/bin/sh", "-c", "sleep 60 & wait"])
