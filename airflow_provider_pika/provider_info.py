@@ -43,7 +43,7 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["login"],
     "relabeling": {"password": "API token", "host": "Root URL"},
     "placeholders": {
-        "host": f"http://127.0.0.1:8300 for the emulator; empty is {DEFAULT_HOST}, which has been withdrawn",
+        "host": f"http://127.0.0.1:8300 (the emulator; {DEFAULT_HOST} is withdrawn)",
         "password": "user:1234-…",
     },
 }
