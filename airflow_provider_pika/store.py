@@ -57,19 +57,19 @@ def task_store(context: Context, *, resumed: bool = False) -> TaskStore:
 
     :param resumed: whether the task comes back from a deferral
     """
-    store, variables = task_state_store(context), TaskVariables(context["ti"])
+    store, ti = task_state_store(context), context["ti"]
     if store is None:
-        return variables
-    began = resumed or context["ti"].try_number > 1 or bool(context.get("task_reschedule_count"))
-    return TaskState(store, earlier=variables if began else None)
+        return TaskVariables(ti)
+    began = resumed or ti.try_number > 1 or context.get("task_reschedule_count")
+    return TaskState(store, earlier=TaskVariables(ti) if began else None)
 
 
 def forget_on_success(context: Context, task: BaseOperator) -> None:
     """
     Have the Variables of a task removed once Airflow knows that it has succeeded.
 
-    Not before: a process that died in between would leave a retry that remembers nothing and pays again. Airflow runs
-    success callbacks after it has recorded the success.
+    Not before: a process that died in between would leave a retry that remembers nothing and pays again. So it is a
+    success callback, which Airflow runs once it has reported the success.
     """
     if task_state_store(context) is None:
         ti = context["ti"]
@@ -127,7 +127,7 @@ class TaskVariables:
     """Airflow Variables as the store of one task instance."""
 
     def __init__(self, ti: Any) -> None:
-        # Imported here: an operator's module is imported at every DAG parse, and this serves only below Airflow 3.3.
+        # Imported here: an operator's module is imported at every DAG parse, and this is for what runs.
         from airflow_provider_pika.api.recovery import digest
 
         self._ti = ti

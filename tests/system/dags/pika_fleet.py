@@ -19,6 +19,7 @@ with DAG("local_paths", schedule=None, default_args={**RETRIES, "pika_conn_id": 
     )
     EncryptTextOperator(task_id="there", queue="worker-2", **pictured)
     PikaDownloadOperator(task_id="download", queue="worker-2", job=here.output["job"], path="films")
+
 with DAG("one_task_each", schedule=None, default_args=RETRIES):
     EncryptTextOperator.partial(
         task_id="submit", message="EACH", wait_for_completion=True, deferrable=True, poll_interval=10
