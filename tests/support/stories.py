@@ -36,8 +36,13 @@ class Story:
         return self.airflow.runs.wait(self.dag_id, self.run_id, states or ("success",), timeout=timeout)
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return the jobs made of this story's prompt, or of what it was changed to."""
-        return [job for job in self.emulator.counters()["jobs"] if job["prompt"].startswith(self.prompt.split("[")[0])]
+        """
+        Return the jobs made of this story's prompt, or of what it was changed to.
+
+        Numbers and markers follow the prompt after a space: a story named "six" does not count those of "six_once".
+        """
+        own = self.prompt.split("[")[0].strip()
+        return [job for job in self.emulator.counters()["jobs"] if f"{job['prompt']} ".startswith(f"{own} ")]
 
     def has_jobs(self, count: int, timeout: float = 60) -> list[dict[str, Any]]:
         """Wait until so many jobs have been made."""
