@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_pika.api.advice import (
+    ADVICE,
+    ENDED,
+    HEADLINE,
+    NOT_FOLLOWED,
+    NOT_THE_API,
+    UNREACHED,
+    WRONG_ROOT,
+    Root,
+)
 from airflow_provider_pika.api.answers import (
     FINAL_IN_ANY_FORM,
     NOT_IMPLEMENTED,
@@ -42,57 +51,6 @@ from airflow_provider_pika.exceptions import (
 # asks for one, as the page of a server under maintenance, would blind all waits of a connection for hours, while their
 # jobs end. How long a submit may be put off, its queue_timeout says.
 _PAUSE = 3600.0
-_MAY_EXIST = (
-    "A job may have been made and paid for: before submitting again look at the emulator's page or the Discord channel,"
-    " or while it runs at 'airflow pika jobs{option}' (on Airflow 3.1 'python -m airflow_provider_pika jobs{option}');"
-    " clearing the task means 'go on with a job that still runs, else make a new one and pay for it'."
-)
-_NOT_THE_API = (
-    "Is a proxy or firewall in between, or the root URL (host) of {conn} wrong? It may pass: try again later."
-)
-_WRONG_ROOT = "Put the API's root URL into the host of {conn}, unless a proxy or firewall in between answers for it."
-_UNREACHED = (
-    " Nothing was sent. Is the host of {conn} right, does it speak http or https as written there, and does the"
-    " emulator run? (The hosted service has been withdrawn.)"
-)
-_NOT_FOLLOWED = "Redirects are not followed: put the final root URL into the host of {conn}."
-_ENDED: dict[str, str] = {
-    "moderated": "Change the message, the prompt or the image: the same input will be refused again.",
-    "failed": (
-        "Another try may work: clear the task that submitted it; or let one task submit and wait"
-        " (wait_for_completion=True) with retry_failed=True and retries. Either makes, and pays for, a new job."
-    ),
-    "cancelled": "Clear the task that submitted it to make, and pay for, a new job.",
-}
-
-_ADVICE: dict[type[PikaError], str] = {
-    PikaAuthError: "Put a valid API token into the password of {conn}.",
-    PikaPaymentError: "Renew the useapi.net subscription of the API token in {conn}: it is missing or has expired.",
-    PikaModeratedError: "Change the message, the prompt or the image: the same input will be refused again.",
-    PikaNotFoundError: (
-        "The emulator forgets all jobs when it ends; else the job may be older than the 31 days for which it is kept,"
-        " or belong to another API token than that of {conn}."
-    ),
-    PikaQueueFullError: "The channel runs as many jobs as it may and no job was made: submit again later.",
-    PikaRateLimitedError: "The service asks for a pause and no job was made by this call: try again later.",
-    PikaRequestError: "Change the request, or the settings of {conn}: a retry cannot help.",
-    PikaUnavailableError: "This may pass: try again later.",
-    PikaUnknownOutcomeError: _MAY_EXIST,
-}
-
-# A message's first words: whoever reads a log sees these, whatever is cut off behind them.
-_HEADLINE: dict[type[PikaError], str] = {
-    PikaAuthError: "API token refused",
-    PikaPaymentError: "No valid subscription",
-    PikaModeratedError: "Moderated",
-    PikaNotFoundError: "Not found",
-    PikaQueueFullError: "Queue full",
-    PikaRateLimitedError: "Rate limited",
-    PikaRequestError: "Refused",
-    PikaUnavailableError: "Server error",
-    PikaUnknownOutcomeError: "Server error after a submit",
-}
-_FOREIGN = "Not an answer of the API"
 
 _BY_STATUS: dict[int, type[PikaError]] = {
     401: PikaAuthError,
@@ -113,31 +71,9 @@ _NOT_RETRYABLE = (
 )
 
 
-@dataclass(frozen=True)
-class Root:
-    """
-    Where the API is asked, and where that is written.
-
-    :param base_url: the API's root URL without a trailing slash; empty if the connection cannot be read just now
-    :param conn_id: the Airflow connection it comes from, which every message about a token, a host or a setting names
-    """
-
-    base_url: str
-    conn_id: str
-
-    def words(self, advice: str) -> str:
-        """Fill the connection's name into an advice."""
-        return advice.format(conn=f"the connection {self.conn_id!r}", option=f" --conn-id {self.conn_id}")
-
-
 def is_retryable(error: PikaError) -> bool:
     """Whether trying again later may mend this error."""
     return not isinstance(error, _NOT_RETRYABLE)
-
-
-def may_exist(conn_id: str) -> str:
-    """Return what to do where nobody knows whether a submit made a job."""
-    return Root("", conn_id).words(_MAY_EXIST)
 
 
 def wrong_root(root: Root, lost: PikaUnknownOutcomeError, answer: Answer) -> PikaUnavailableError:
@@ -152,7 +88,7 @@ def wrong_root(root: Root, lost: PikaUnknownOutcomeError, answer: Answer) -> Pik
     found = f"HTTP {answer.status}: {what_instead_of_json(answer)}"
     return PikaUnavailableError(
         f"The root URL {root.base_url} of the connection {root.conn_id!r} looks wrong: neither the submit (HTTP"
-        f" {lost.status}) nor GET {CHECK_PATH} ({found}) was answered by the Pika API. {root.words(_WRONG_ROOT)} Once"
+        f" {lost.status}) nor GET {CHECK_PATH} ({found}) was answered by the Pika API. {root.words(WRONG_ROOT)} Once"
         " the host is right, clear the task: it looks for a job of this submit before it makes a new one. A retry looks"
         " for it too, but makes none.",
         status=lost.status,
@@ -216,14 +152,14 @@ def lost(call: Call, root: Root, reason: object, *, left: bool, cut: bool = Fals
     headline = f"{'Answer cut short' if cut else 'No answer'} ({str(reason) or type(reason).__name__})"
     if call.is_submit and left:
         return _error(PikaUnknownOutcomeError, call, root, headline)
-    hint = "" if left else _UNREACHED
-    return _error(PikaUnavailableError, call, root, headline, advice=_ADVICE[PikaUnavailableError] + hint)
+    advice = ADVICE[PikaUnavailableError]
+    return _error(PikaUnavailableError, call, root, headline, advice=advice if left else f"{advice} {UNREACHED}")
 
 
 def job_failed(job: Job, root: Root) -> PikaJobFailedError:
     """Return the error for a job that ended badly."""
     call = get_job(job.jobid)
-    advice = _ENDED.get(job.status, "")
+    advice = ENDED.get(job.status, "")
     return PikaJobFailedError(
         f"{job.status.capitalize()}: {job.reason.rstrip('. ')}. {advice}{' ' if advice else ''}{_asked(call, root)}",
         error=_text_of(job.raw.get("error")),
@@ -283,9 +219,9 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
         headline = f"Redirected (HTTP {status}) to {answer.headers.get('location', 'nowhere')}"
         # Following it would send the body, and the Discord token in it, to a host nobody chose.
         if call.is_submit:
-            return _error(PikaRequestError, call, root, headline, advice=_NOT_FOLLOWED, **about)
+            return _error(PikaRequestError, call, root, headline, advice=NOT_FOLLOWED, **about)
         # A login page on the way to the API redirects a read for a while: no reason to give up a job that runs.
-        advice = f"{_NOT_FOLLOWED} {_NOT_THE_API}"
+        advice = f"{NOT_FOLLOWED} {NOT_THE_API}"
         return _error(PikaUnavailableError, call, root, headline, advice=advice, **about)
     if not call.is_submit and status not in FINAL_IN_ANY_FORM and not isinstance(body.get("error"), str):
         # A firewall's page about a read says nothing of the job, which runs on and is paid for.
@@ -293,7 +229,7 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
     kind = _BY_STATUS.get(status, PikaRequestError)
     if call.is_submit and status not in FINAL_IN_ANY_FORM and is_foreign(answer):
         # No job was made, but it is not the input that is wrong.
-        return _foreign(kind, call, root, answer, advice=_WRONG_ROOT, **about)
+        return _foreign(kind, call, root, answer, advice=WRONG_ROOT, **about)
     advice = None
     if status == 404 and not call.jobid:
         wrong = "Is the root URL (host) of {conn} right? The API there knows no such route."
@@ -303,7 +239,7 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
 
 
 def _refused(kind: type[PikaError], call: Call, root: Root, said: str, **about: Any) -> PikaError:
-    headline = f"{_HEADLINE[kind]} (HTTP {about['status']})"
+    headline = f"{HEADLINE[kind]} (HTTP {about['status']})"
     return _error(kind, call, root, f"{headline}: {said}" if said else headline, **about)
 
 
@@ -326,20 +262,20 @@ def _foreign(
 ) -> PikaError:
     """Return the error for an answer that is no job, no list, or not the API's at all."""
     if advice == "":
-        advice = _NOT_THE_API if kind is PikaUnavailableError else None
+        advice = NOT_THE_API if kind is PikaUnavailableError else None
     if call.target == CHECK_PATH and not is_apis(answer):
         # The check of a connection, which nobody waits for: its reader is the one who has just typed the host.
         headline = f"The root URL {root.base_url} of the connection {root.conn_id!r} looks wrong (HTTP {answer.status})"
-        advice = f"{_NOT_THE_API} {_WRONG_ROOT}"
+        advice = f"{NOT_THE_API} {WRONG_ROOT}"
     else:
-        headline = f"{_FOREIGN if is_foreign(answer) else 'Unreadable answer'} (HTTP {answer.status})"
+        headline = f"{'Not an answer of the API' if is_foreign(answer) else 'Unreadable answer'} (HTTP {answer.status})"
     return _error(kind, call, root, f"{headline}: {what or what_instead_of_json(answer)}", advice=advice, **about)
 
 
 def _not_the_api(call: Call, answer: Answer) -> str | None:
     """Return the advice for a read answered by a page; what was cut short or left empty may well be the API's own."""
     text = answer.text.strip()
-    return _NOT_THE_API if text and text[0] not in "{[" and not call.is_submit else None
+    return NOT_THE_API if text and text[0] not in "{[" and not call.is_submit else None
 
 
 def _error(
@@ -348,7 +284,7 @@ def _error(
     """Return an error whose message says the cause first, then what to do, and the call with its URL last."""
     jobid = about.get("jobid")
     concerning = f" The job is {jobid}." if jobid and not call.jobid else ""
-    message = f"{headline}. {root.words(advice or _ADVICE[kind])}{concerning} {_asked(call, root)}"
+    message = f"{headline}. {root.words(advice or ADVICE[kind])}{concerning} {_asked(call, root)}"
     return kind(message, **({"jobid": call.jobid} | about))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from airflow.sdk import BaseHook
 
 from airflow_provider_pika.api import commands, errors
+from airflow_provider_pika.api.advice import Root
 from airflow_provider_pika.api.answers import Answer, is_apis
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.exceptions import (
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Reader = Callable[[commands.Call, errors.Root, Answer], T]
+Reader = Callable[[commands.Call, Root, Answer], T]
 
 
 def _submits(command: commands.Command[P]) -> Callable[Concatenate[PikaHook, P], Job]:
@@ -265,7 +266,7 @@ class PikaHook(BaseHook):
             root = self.settings.root
         except PikaError:
             # Only the text needs it: a connection that cannot be read just now must not hide how the job ended.
-            root = errors.Root("", self.pika_conn_id)
+            root = Root("", self.pika_conn_id)
         return errors.job_failed(job, root)
 
     def wrong_root(self, lost: PikaUnknownOutcomeError) -> PikaUnavailableError | None:

@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from airflow_provider_pika.api.advice import Root
 from airflow_provider_pika.api.commands import MAX_JOBS_LIMIT
-from airflow_provider_pika.api.errors import Root
 from airflow_provider_pika.exceptions import PikaRequestError
 from airflow_provider_pika.provider_info import DEFAULT_HOST
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import pendulum
 
-from airflow_provider_pika.api.errors import may_exist
+from airflow_provider_pika.api.advice import may_exist
 from airflow_provider_pika.api.polling import MIN_RESCHEDULE, TRANSIENT_LIMIT, when
 from airflow_provider_pika.api.recovery import (
     CALLBACK_PAUSE,
