@@ -126,14 +126,16 @@ class SharedPoller:
         self._wake.set()
         end = time.time() + timeout
         try:
-            while news := await asyncio.wait_for(waiter.news.get(), max(0.0, end - time.time())):
+            while True:
+                try:
+                    news = await asyncio.wait_for(waiter.news.get(), max(0.0, end - time.time()))
+                except asyncio.TimeoutError:
+                    return False
+                if news is None:
+                    return True
                 if isinstance(news, Exception):
                     raise news
                 tell(news)
-        except (asyncio.TimeoutError, TimeoutError):
-            return False
-        else:
-            return True
         finally:
             self._queues.leave(waiter)
             self._leave()
@@ -188,7 +190,7 @@ class SharedPoller:
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), max(0.0, self._sleeps_until - time.time()))
-            except (asyncio.TimeoutError, TimeoutError):
+            except asyncio.TimeoutError:
                 self._is_hurried = False
                 return bool(self._jobs or self._queues)
 

@@ -106,6 +106,19 @@ def test_a_job_read_as_ended_by_who_waits_for_it_frees_its_slot_in_the_queue(
     assert ended["released"] - ended["ended"] <= 1
 
 
+def test_an_unforeseen_error_of_the_polls_themselves_is_no_timeout_of_the_queue(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its kind, the trigger fails of it; as a timeout it would end the task for good, and name the queue."""
+
+    async def broken(hook: async_hook.AsyncHook) -> None:
+        raise TimeoutError("a bug")
+
+    monkeypatch.setattr(async_hook.AsyncHook, "connect", broken)
+    with pytest.raises(TimeoutError, match="a bug"):
+        run_leaping(outcomes([in_queue(clock, clock.time(), ["a", "b"])]), clock)
+
+
 def test_an_unforeseen_error_of_the_list_ends_nobody(
     pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
