@@ -13,11 +13,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import pendulum
+
 from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, NOT_FOUND_LIMIT, PollOutcome, PollState, when
 from airflow_provider_pika.compat import (
     AirflowFailException,
+    AirflowRescheduleException,
     AirflowSensorTimeout,
     why_a_worker_must_end,
 )
@@ -33,9 +36,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_pika.store import TaskStore
 
-# Airflow's own timeout of a deferral comes later than the trigger's deadline, which words it better: it is
-# for a trigger that hangs.
-BACKSTOP = timedelta(minutes=10)
+_BACKSTOP = timedelta(minutes=10)
 # How Airflow resumes a task whose trigger was not heard of by then, the same in 3.1 to 3.3.
 _FAIL_METHOD = "__fail__"
 _TRIGGER_TIMEOUT = "Trigger timeout"
@@ -155,6 +156,20 @@ class JobWait:
         self.state.deadline = min(self.state.deadline, time.time())
         return self.poll()
 
+    def ended_job(self, outcome: PollOutcome, *, cancel_on_timeout: bool) -> Job | None:
+        """
+        Return the job if it has ended, None to poll again.
+
+        :raises AirflowSensorTimeout: when the deadline passed
+        :raises PikaError: what ended the wait, if it may pass; otherwise as ``AirflowFailException``
+        """
+        if outcome.error:
+            raise task_error(outcome.error)
+        if outcome.timed_out:
+            message = self.state.timeout_message()
+            raise _timed_out(message, hook=self.hook, jobid=self.state.jobid, cancel=cancel_on_timeout, log=self.log)
+        return outcome.job
+
     def deferral(self, task: Any, *, returns: str) -> dict[str, Any]:
         """
         Return the arguments of ``defer()`` that let the triggerer go on with this wait.
@@ -178,8 +193,23 @@ class JobWait:
             cancel_on_kill=task.cancel_on_kill,
             end_from_trigger=returns if task.end_from_trigger and not why_not else None,
         )
-        left = timedelta(seconds=max(MIN_POLL_INTERVAL, state.deadline - time.time()))
-        return {"trigger": trigger, "method_name": "execute_complete", "timeout": left + BACKSTOP}
+        return {"trigger": trigger, "method_name": "execute_complete", "timeout": backstop(state.deadline)}
+
+
+def backstop(deadline: float) -> timedelta:
+    """
+    Return the timeout to defer with: later than the trigger's own deadline, which words it better.
+
+    It is for a trigger that hangs, or that nobody runs.
+
+    :param deadline: the trigger's, UTC epoch seconds
+    """
+    return timedelta(seconds=max(MIN_POLL_INTERVAL, deadline - time.time())) + _BACKSTOP
+
+
+def later_leg(seconds: float) -> AirflowRescheduleException:
+    """Return what to raise to leave the worker for so long."""
+    return AirflowRescheduleException(pendulum.now("UTC").add(seconds=seconds))
 
 
 def is_trigger_timeout(next_method: str, next_kwargs: dict[str, Any] | None) -> bool:
@@ -211,13 +241,13 @@ def ended_job(event: dict[str, Any], *, hook: PikaHook, jobid: str, cancel_on_ti
     if outcome == "ended":
         return Job.from_answer(event.get("job") or {}, jobid)
     if outcome == "timeout":
-        raise timed_out(str(event.get("message")), hook=hook, jobid=jobid, cancel=cancel_on_timeout, log=log)
+        raise _timed_out(str(event.get("message")), hook=hook, jobid=jobid, cancel=cancel_on_timeout, log=log)
     if outcome == "error":
         raise task_error(PikaError.from_event(event.get("error") or {}))
     raise PikaError(f"The trigger reported {outcome!r}, which this version does not know.", jobid=jobid)
 
 
-def timed_out(message: str, *, hook: PikaHook, jobid: str, cancel: bool, log: Logger) -> AirflowSensorTimeout:
+def _timed_out(message: str, *, hook: PikaHook, jobid: str, cancel: bool, log: Logger) -> AirflowSensorTimeout:
     """Return the timeout to raise, after cancelling the job if the task asks for that."""
     if cancel:
         left = cancel_job(hook, jobid, log)

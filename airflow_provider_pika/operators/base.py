@@ -7,7 +7,6 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypedDict
 
-import pendulum
 from airflow.sdk import BaseOperator
 
 from airflow_provider_pika.api.commands import IMAGE_MAX_BYTES
@@ -19,21 +18,21 @@ from airflow_provider_pika.api.polling import (
     seconds_of,
 )
 from airflow_provider_pika.api.queue import submit_wait
-from airflow_provider_pika.compat import AirflowRescheduleException, AirflowSensorTimeout, conf
+from airflow_provider_pika.compat import AirflowSensorTimeout, conf
 from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.kill import cancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.store import SUBMIT_KEY, forget_on_success, task_store
 from airflow_provider_pika.waiting import (
-    BACKSTOP,
     JobWait,
+    backstop,
     completed,
     ended_job,
     is_trigger_timeout,
     job_error,
+    later_leg,
     task_error,
-    timed_out,
 )
 
 if TYPE_CHECKING:
@@ -282,7 +281,7 @@ class PikaSubmitOperator(BaseOperator):
             raise self._queue_timeout(error) from error.with_traceback(None)
         if not self.deferrable:
             self.log.info("%s Submitting again in %d s.", error, wait)
-            raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=wait)) from error
+            raise later_leg(wait) from error
         from airflow_provider_pika.triggers.pika import PikaQueueTrigger
 
         # A rate limit says nothing of the jobs in the way, so it is waited out; a full queue as long as it asks.
@@ -301,7 +300,7 @@ class PikaSubmitOperator(BaseOperator):
             ),
             method_name="submit_again",
             kwargs={"queued_since": queued_since, "releases": releases + 1, "refusal": error.to_event()},
-            timeout=timedelta(seconds=max(MIN_POLL_INTERVAL, deadline - now)) + BACKSTOP,
+            timeout=backstop(deadline),
         )
 
     def queue_of(self, hook: PikaHook) -> str:  # noqa: ARG002 - for those that choose a channel
@@ -329,16 +328,11 @@ class PikaSubmitOperator(BaseOperator):
             store=task_store(context, resumed=self._resumed),
         )
         outcome = wait.poll(found)
-        if outcome.job:
-            return self._push_results(context, hook, outcome.job)
-        if outcome.error:
-            raise task_error(outcome.error)
-        if outcome.timed_out:
-            message = wait.state.timeout_message()
-            raise timed_out(message, hook=hook, jobid=jobid, cancel=self.cancel_on_timeout, log=self.log)
+        if job := wait.ended_job(outcome, cancel_on_timeout=self.cancel_on_timeout):
+            return self._push_results(context, hook, job)
         if self.deferrable:
             self.defer(**wait.deferral(self, returns="jobid"))
-        raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=max(MIN_RESCHEDULE, outcome.after)))
+        raise later_leg(max(MIN_RESCHEDULE, outcome.after))
 
     def _push_results(self, context: Context, hook: PikaHook, job: Job) -> str:
         push = self._ti.xcom_push if self.do_xcom_push else None

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-import pendulum
-
 from airflow_provider_pika.api.advice import may_exist
 from airflow_provider_pika.api.polling import MIN_RESCHEDULE, TRANSIENT_LIMIT, when
 from airflow_provider_pika.api.recovery import (
@@ -24,7 +22,6 @@ from airflow_provider_pika.api.recovery import (
     Next,
     Record,
 )
-from airflow_provider_pika.compat import AirflowRescheduleException
 from airflow_provider_pika.exceptions import (
     PikaError,
     PikaModeratedError,
@@ -34,6 +31,7 @@ from airflow_provider_pika.exceptions import (
     PikaUnavailableError,
     PikaUnknownOutcomeError,
 )
+from airflow_provider_pika.waiting import later_leg
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
@@ -271,7 +269,7 @@ class JobSearch:
         # The jitter keeps the many tasks of one crash apart.
         pause *= 1 + random.random() / 4
         self._log.info("Polling again in %d s, from a later leg.", pause)
-        raise AirflowRescheduleException(pendulum.now("UTC").add(seconds=pause))
+        raise later_leg(pause)
 
 
 def unknown_outcome(record: Record, conn_id: str, *, unread: PikaError | None = None) -> PikaUnknownOutcomeError:

@@ -15,7 +15,7 @@ from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.kill import cancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink
-from airflow_provider_pika.waiting import JobWait, completed, ended_job, is_trigger_timeout, task_error, timed_out
+from airflow_provider_pika.waiting import JobWait, completed, ended_job, is_trigger_timeout, task_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,20 +118,15 @@ class PikaJobSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take over from the trigger: return the finished job, or raise what the trigger reported."""
+        hook, jobid = PikaHook(self.pika_conn_id), str(event.get("jobid"))
         try:
-            job = ended_job(
-                event,
-                hook=PikaHook(self.pika_conn_id),
-                jobid=str(event.get("jobid")),
-                cancel_on_timeout=self.cancel_on_timeout,
-                log=self.log,
-            )
+            job = ended_job(event, hook=hook, jobid=jobid, cancel_on_timeout=self.cancel_on_timeout, log=self.log)
         except PikaError as error:
             # Airflow itself skips for AirflowExceptions only, once a task has resumed.
             if self.never_fail:
                 raise AirflowSkipException(str(error)) from error
             raise
-        return self._push_results(context, job)
+        return self._push_results(context, hook, job)
 
     def on_kill(self) -> None:
         """Cancel the job if ``cancel_on_kill`` is set and this task was set to failed."""
@@ -159,26 +154,16 @@ class PikaJobSensor(BaseSensorOperator):
         return self._wait
 
     def _after_poll(self, context: Context, wait: JobWait, outcome: PollOutcome) -> PokeReturnValue:
-        if outcome.job:
-            return PokeReturnValue(True, self._push_results(context, outcome.job))
-        if outcome.error:
-            raise task_error(outcome.error)
-        if outcome.timed_out:
-            raise timed_out(
-                wait.state.timeout_message(),
-                hook=wait.hook,
-                jobid=wait.state.jobid,
-                cancel=self.cancel_on_timeout,
-                log=self.log,
-            )
+        if job := wait.ended_job(outcome, cancel_on_timeout=self.cancel_on_timeout):
+            return PokeReturnValue(True, self._push_results(context, wait.hook, job))
         self._next_poll = outcome.after
         return PokeReturnValue(False)
 
-    def _push_results(self, context: Context, job: Job) -> dict[str, Any]:
+    def _push_results(self, context: Context, hook: PikaHook, job: Job) -> dict[str, Any]:
         ti = context["ti"]
         push = ti.xcom_push if self.do_xcom_push else None
         self._video_url = job.video_url
-        return completed(job, hook=PikaHook(self.pika_conn_id), push=push, log=self.log)
+        return completed(job, hook=hook, push=push, log=self.log)
 
     def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
         # Airflow's own would poll on time after an error too, and its backoff starts below the API's limit.
