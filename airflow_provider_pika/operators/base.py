@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
 
@@ -44,20 +44,6 @@ if TYPE_CHECKING:
     from airflow_provider_pika.operators.submission import Submission
 
 _ON_CLEAR = ("new", "keep")
-
-
-class CommonFields(TypedDict):
-    """The fields that every command takes."""
-
-    max_jobs: int | str | None
-    reply_url: str | None
-    reply_ref: str
-
-
-class ChannelFields(CommonFields):
-    """The fields that every command takes which chooses its Discord account."""
-
-    channel: str | None
 
 
 class PikaSubmitOperator(BaseOperator):
@@ -156,12 +142,12 @@ class PikaSubmitOperator(BaseOperator):
         self._resumed = False
 
     def prepare(self, hook: PikaHook, reply: Reply) -> Call:
-        """Check the rendered inputs and return the call that submits them."""
-        raise NotImplementedError
+        """
+        Return the call that submits the rendered inputs.
 
-    def common(self, reply: Reply) -> CommonFields:
-        """Return the rendered fields that every command takes."""
-        return {"max_jobs": self.max_jobs, "reply_url": reply.url, "reply_ref": reply.ref}
+        :raises PikaRequestError: when one of them is refused; nothing was sent
+        """
+        return hook.prepare(self.command, **self._given() | {"reply_url": reply.url, "reply_ref": reply.ref})
 
     def execute(self, context: Context) -> str:
         """Submit the job, or go on with the one an earlier attempt submitted; wait for it if asked to."""
@@ -220,10 +206,7 @@ class PikaSubmitOperator(BaseOperator):
 
         self._ti = context["ti"]
         hook = PikaHook(self.pika_conn_id, image_max_bytes=self.image_max_bytes)
-        given = {name: getattr(self, name) for name in self.command.arguments}
-        for name in ("reply_url", "reply_ref"):
-            if given[name] == "None":  # what a template makes of a missing value
-                given[name] = None
+        given = self._given()
         submission = self._submission = Submission(
             context,
             hook=hook,
@@ -255,6 +238,13 @@ class PikaSubmitOperator(BaseOperator):
             return self._wait(context, hook, job.jobid, job)
         self._forget(context)
         return job.jobid
+
+    def _given(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in self.command.arguments}
+        for name in ("reply_url", "reply_ref"):
+            if given[name] == "None":  # what a template makes of a missing value
+                given[name] = None
+        return given
 
     def _forget(self, context: Context) -> None:
         # With "keep" a clear must still find the job of a task that has succeeded.
@@ -354,10 +344,6 @@ class PikaChannelSubmitOperator(PikaSubmitOperator):
     def __init__(self, *, channel: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channel = channel
-
-    def on_channel(self, reply: Reply) -> ChannelFields:
-        """Return the rendered fields that every command takes which chooses its account."""
-        return {**self.common(reply), "channel": self.channel}
 
     def queue_of(self, hook: PikaHook) -> str:
         """Return the channel in whose queue the submit waits, an empty text for any."""

@@ -9,15 +9,10 @@ what a field may hold is told once, in :mod:`airflow_provider_pika.api.commands`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_pika.api.commands import ANIMATE, BUTTON, CREATE, ENCRYPT_IMAGE, ENCRYPT_TEXT
 from airflow_provider_pika.operators.base import PikaChannelSubmitOperator, PikaSubmitOperator
-
-if TYPE_CHECKING:
-    from airflow_provider_pika.api.commands import Call
-    from airflow_provider_pika.hooks.pika import PikaHook
-    from airflow_provider_pika.operators.mailbox import Reply
 
 
 class EncryptTextOperator(PikaChannelSubmitOperator):
@@ -49,17 +44,6 @@ class EncryptTextOperator(PikaChannelSubmitOperator):
         self.font = font
         self.image = image
 
-    def prepare(self, hook: PikaHook, reply: Reply) -> Call:
-        """Check the rendered inputs and return the call that submits them."""
-        return hook.prepare(
-            self.command,
-            message=self.message,
-            prompt=self.prompt,
-            font=self.font,
-            image=self.image,
-            **self.on_channel(reply),
-        )
-
 
 class CreateOperator(PikaChannelSubmitOperator):
     """
@@ -83,10 +67,6 @@ class CreateOperator(PikaChannelSubmitOperator):
         self.prompt = prompt
         self.image = image
 
-    def prepare(self, hook: PikaHook, reply: Reply) -> Call:
-        """Check the rendered inputs and return the call that submits them."""
-        return hook.prepare(self.command, prompt=self.prompt, image=self.image, **self.on_channel(reply))
-
 
 class AnimateOperator(PikaChannelSubmitOperator):
     """
@@ -109,10 +89,6 @@ class AnimateOperator(PikaChannelSubmitOperator):
         super().__init__(**kwargs)
         self.image = image
         self.prompt = prompt
-
-    def prepare(self, hook: PikaHook, reply: Reply) -> Call:
-        """Check the rendered inputs and return the call that submits them."""
-        return hook.prepare(self.command, image=self.image, prompt=self.prompt, **self.on_channel(reply))
 
 
 class EncryptImageOperator(PikaChannelSubmitOperator):
@@ -140,16 +116,6 @@ class EncryptImageOperator(PikaChannelSubmitOperator):
         self.prompt = prompt
         self.image = image
 
-    def prepare(self, hook: PikaHook, reply: Reply) -> Call:
-        """Check the rendered inputs and return the call that submits them."""
-        return hook.prepare(
-            self.command,
-            message=self.message,
-            prompt=self.prompt,
-            image=self.image,
-            **self.on_channel(reply),
-        )
-
 
 class ButtonOperator(PikaSubmitOperator):
     """
@@ -174,7 +140,3 @@ class ButtonOperator(PikaSubmitOperator):
         super().__init__(**kwargs)
         self.jobid = jobid
         self.button = button
-
-    def prepare(self, hook: PikaHook, reply: Reply) -> Call:
-        """Check the rendered inputs and return the call that submits them."""
-        return hook.prepare(self.command, jobid=self.jobid, button=self.button, **self.common(reply))

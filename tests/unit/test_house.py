@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -95,6 +96,10 @@ def test_an_operator_takes_the_fields_of_its_command_and_templates_them(command:
         assert (taken[spec.name].default is inspect.Parameter.empty) == (spec.required and spec.name != "button")
     own = set(inspect.signature(operator.__init__).parameters) - {"self", "kwargs"}
     assert own <= {spec.name for spec in command.fields}
+    wanted = get_type_hints(command.inputs)
+    for part in operator.__mro__[: operator.__mro__.index(PikaSubmitOperator) + 1]:
+        for name, kind in get_type_hints(part.__init__).items():
+            assert name not in command.arguments or kind == wanted[name], f"{part.__name__}({name})"
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
