@@ -38,7 +38,8 @@ class Text:
         """Refuse what is no text, is too long, or is empty though required; the text itself is never quoted."""
         text = _text(name, value)
         if required and not text.strip():
-            raise PikaRequestError(f"{name} is empty; it needs 1 to {self.limit} characters. Nothing was sent.")
+            how = "missing" if value is None else "empty"
+            raise PikaRequestError(f"{name} is {how}; it needs 1 to {self.limit} characters. Nothing was sent.")
         length = utf16_length(text)
         if length > self.limit:
             raise PikaRequestError(

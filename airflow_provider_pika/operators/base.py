@@ -19,7 +19,7 @@ from airflow_provider_pika.api.polling import (
 )
 from airflow_provider_pika.api.queue import submit_wait
 from airflow_provider_pika.compat import AirflowSensorTimeout, conf
-from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError
+from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError, PikaRequestError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.kill import cancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from airflow_provider_pika.operators.submission import Submission
 
 _ON_CLEAR = ("new", "keep")
+_RENDERED_NONE = "None"
 
 
 class PikaSubmitOperator(BaseOperator):
@@ -147,7 +148,14 @@ class PikaSubmitOperator(BaseOperator):
 
         :raises PikaRequestError: when one of them is refused; nothing was sent
         """
-        return hook.prepare(self.command, **self._given() | {"reply_url": reply.url, "reply_ref": reply.ref})
+        given = self._given()
+        for name, value in given.items():
+            if value == _RENDERED_NONE:
+                raise PikaRequestError(
+                    f"{name} is missing (got {value!r}, to which a template renders a missing value): was the upstream"
+                    " task skipped, or does it push no such XCom? Nothing was sent."
+                )
+        return hook.prepare(self.command, **given | {"reply_url": reply.url, "reply_ref": reply.ref})
 
     def execute(self, context: Context) -> str:
         """Submit the job, or go on with the one an earlier attempt submitted; wait for it if asked to."""
@@ -242,7 +250,7 @@ class PikaSubmitOperator(BaseOperator):
     def _given(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in self.command.arguments}
         for name in ("reply_url", "reply_ref"):
-            if given[name] == "None":  # what a template makes of a missing value
+            if given[name] == _RENDERED_NONE:
                 given[name] = None
         return given
 

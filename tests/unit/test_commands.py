@@ -172,7 +172,9 @@ class TestTexts:
 @pytest.mark.parametrize(("name", "field", "limit"), [text for text in TEXTS if text[1] in CONTRACT[text[0]][0]])
 @pytest.mark.parametrize("empty", ["", None, "  \n"])
 def test_a_required_text_that_is_empty_is_refused(name: str, field: str, limit: int, empty: str | None) -> None:
-    with pytest.raises(PikaRequestError, match=rf"^{field} is empty; it needs 1 to {limit} .*Nothing was sent"):
+    with pytest.raises(
+        PikaRequestError, match=rf"^{field} is (empty|missing); it needs 1 to {limit} .*Nothing was sent"
+    ):
         call(name, **{field: empty})
 
 
@@ -297,10 +299,10 @@ class TestAccounts:
         ("fields", "said"),
         [
             ({"channel": ""}, "^channel is empty"),
-            ({"channel": None}, "^channel is empty"),
+            ({"channel": None}, "^channel is missing"),
             ({"channel": 42}, "^channel must be a text, got int"),
             ({"discord": ""}, "^discord is empty"),
-            ({"discord": None}, "^discord is empty"),
+            ({"discord": None}, "^discord is missing"),
             ({"max_jobs": None}, "^max_jobs is None, but must be a whole number from 1 to 10"),
             ({"max_jobs": 11}, "^max_jobs is 11, but must be"),
         ],
