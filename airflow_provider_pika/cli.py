@@ -96,7 +96,7 @@ def cancel(args: Namespace) -> None:
 
     def work(hook: PikaHook) -> None:
         ended = hook.cancel_job(args.jobid)
-        print(f"Asked the API to cancel {ended.jobid}: it is {ended.status or 'in an unnamed state'}.")
+        print(f"Asked the API to cancel {ended.jobid}: it is {ended.shown_status}.")
 
     _run(args, work)
 

@@ -66,7 +66,7 @@ def cancel(hook: PikaHook, jobid: str, log: Logger) -> str:
     except Exception as error:  # noqa: BLE001 - the task ends as it does whether or not this works
         log.warning("%s could not be cancelled: %s", jobid, error)
         return "Cancelling it failed; see the log."
-    return f"Asked the API to cancel {jobid}: it is {job.status or 'in an unnamed state'}."
+    return f"Asked the API to cancel {jobid}: it is {job.shown_status}."
 
 
 def _cancel_in_state(state: str | None, hook: PikaHook, jobid: str, log: Logger) -> None:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
 SUBMIT_KEY = "pika_submit"
-# The last intent, the last record that nothing is under way, and the last jobid, each a second time. Airflow's client
-# repeats a write that is not answered within seconds, and an api-server that stood still may carry the first one out
-# all the same, half a minute later: that nothing is under way, over the jobid of a job made meanwhile. The newest
-# record of all counts, and a jobid is out of reach of what was written before it.
+# Each record is written twice: under SUBMIT_KEY, and under the key of its kind (an intent, nothing under way, a jobid).
+# Airflow's client repeats a write that is not answered within seconds, and an api-server that hung may carry out the
+# first one half a minute later: "nothing under way", over the jobid of a job paid for meanwhile. Under its own key the
+# jobid is safe from that. The record with the highest count is the current one.
 OPEN_KEY = "pika_submit_open"
 CLOSED_KEY = "pika_submit_closed"
 MADE_KEY = "pika_submit_made"

@@ -23,10 +23,13 @@ _MAY_EXIST = (
     " clearing the task means 'go on with a job that still runs, else make a new one and pay for it'."
 )
 NOT_THE_API = "Is a proxy or firewall in between, or the root URL (host) of {conn} wrong? It may pass: try again later."
-WRONG_ROOT = "Put the API's root URL into the host of {conn}, unless a proxy or firewall in between answers for it."
+WRONG_ROOT = (
+    "Put the API's root URL into the host of {conn}, without a path as /v1/pika. If it is right, a proxy or firewall"
+    " has answered in its place."
+)
 UNREACHED = (
-    "Nothing was sent. Is the host of {conn} right, does it speak http or https as written there, and does the"
-    " emulator run? (The hosted service has been withdrawn.)"
+    "Nothing was sent. Is the host of {conn} right, and does the emulator run? (The hosted service has been withdrawn.)"
+    " The emulator speaks http; where the host has no http:// and the schema is empty, https is spoken."
 )
 NOT_FOLLOWED = "Redirects are not followed: put the final root URL into the host of {conn}."
 _MODERATED = "Change the message, the prompt or the image: the same input will be refused again."

@@ -47,10 +47,10 @@ from airflow_provider_pika.exceptions import (
     PikaUnknownOutcomeError,
 )
 
-# The longest pause before a read that a 429 may ask for: a throttled account is let in again within minutes. What else
-# asks for one, as the page of a server under maintenance, would blind all waits of a connection for hours, while their
-# jobs end. How long a submit may be put off, its queue_timeout says.
-_PAUSE = 3600.0
+# How long a 429 may put off a read: a throttled account is let in again within minutes. Any other answer that asks for
+# a pause, as a maintenance page, is believed up to MAX_BACKOFF, or every wait of a connection would time out while its
+# jobs end. A submit is bounded by its queue_timeout.
+_LONGEST_PAUSE = 3600.0
 
 _BY_STATUS: dict[int, type[PikaError]] = {
     401: PikaAuthError,
@@ -190,7 +190,7 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
         "retry_after": retry_after(
             body.get("errorDetails"),
             answer.headers,
-            limit=math.inf if call.is_submit else _PAUSE if status == 429 else MAX_BACKOFF,
+            limit=math.inf if call.is_submit else _LONGEST_PAUSE if status == 429 else MAX_BACKOFF,
         ),
     }
     # Its own words; without any, what there is instead of them.
@@ -225,7 +225,7 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
         return _error(PikaUnavailableError, call, root, headline, advice=advice, **about)
     if not call.is_submit and status not in FINAL_IN_ANY_FORM and not isinstance(body.get("error"), str):
         # A firewall's page about a read says nothing of the job, which runs on and is paid for.
-        return _foreign(PikaUnavailableError, call, root, answer, **about)
+        return _foreign(PikaUnavailableError, call, root, answer, advice=NOT_THE_API, **about)
     kind = _BY_STATUS.get(status, PikaRequestError)
     if call.is_submit and status not in FINAL_IN_ANY_FORM and is_foreign(answer):
         # No job was made, but it is not the input that is wrong.
@@ -257,16 +257,14 @@ def _foreign(
     answer: Answer,
     what: str | None = None,
     *,
-    advice: str | None = "",
+    advice: str | None = None,
     **about: Any,
 ) -> PikaError:
     """Return the error for an answer that is no job, no list, or not the API's at all."""
-    if advice == "":
-        advice = NOT_THE_API if kind is PikaUnavailableError else None
     if call.target == CHECK_PATH and not is_apis(answer):
         # The check of a connection, which nobody waits for: its reader is the one who has just typed the host.
         headline = f"The root URL {root.base_url} of the connection {root.conn_id!r} looks wrong (HTTP {answer.status})"
-        advice = f"{NOT_THE_API} {WRONG_ROOT}"
+        advice = WRONG_ROOT
     else:
         headline = f"{'Not an answer of the API' if is_foreign(answer) else 'Unreadable answer'} (HTTP {answer.status})"
     return _error(kind, call, root, f"{headline}: {what or what_instead_of_json(answer)}", advice=advice, **about)

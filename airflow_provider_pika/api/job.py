@@ -33,6 +33,11 @@ class Job:
         return cls(str(body.get("jobid") or jobid or ""), str(body.get("status") or ""), body)
 
     @property
+    def shown_status(self) -> str:
+        """The state as a message shows it."""
+        return self.status or "in no state the API names"
+
+    @property
     def is_final(self) -> bool:
         """Whether the job has ended. A state we do not know is taken for running."""
         return self.status in FINAL_STATES

@@ -1,14 +1,14 @@
 """When to poll a job again and when to give up: decisions without clocks or sleeps of their own.
 
 Times are UTC epoch seconds, so that they can be stored, sent to a triggerer and compared there.
-``spread`` is a random number in [0, 1) which the caller draws, so that a decision can be tested.
+``jitter`` is a random number in [0, 1) which the caller draws, so that a decision can be tested.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -34,13 +34,14 @@ MAX_BACKOFF = 300.0
 TRANSIENT_LIMIT = 10
 # A fresh jobid may be unknown to the service for a moment; one that never existed must not be waited for.
 NOT_FOUND_LIMIT = 3
-# A waiting task's log gets a line once a minute at most; two seconds less, or every other 30 s poll would come too soon
-# for it by milliseconds.
+# A waiting task logs one line a minute at most. 58 s, because every other 30 s poll comes some milliseconds before the
+# minute is over.
 LINE_INTERVAL = 58.0
 # Lines a second in the logs of all who wait on a connection in one triggerer: each is written on its event loop.
 LINES_PER_SECOND = 10
-# The list of running jobs tells of no progress. So a job that is on it is read too once a minute while so few wait;
-# where more do, the one whose read is the oldest, one with each list: two requests an interval, however many wait.
+# The list of running jobs shows no progress, so a job on it is read as well: each once a minute while at most
+# FEW_WAITERS wait; where more wait, one with each list, the one read longest ago. That is two requests an interval,
+# however many wait.
 READ_INTERVAL = 58.0
 FEW_WAITERS = 10
 
@@ -92,11 +93,11 @@ class PollState:
     deadline: float
     transient_errors: int = 0
     not_found: int = 0
-    last: str = field(default="it was never polled")
+    last: str = "it was never polled"
 
-    def after_poll(self, found: Job | PikaError, now: float, spread: float = 0.0) -> PollOutcome:
+    def after_poll(self, found: Job | PikaError, now: float, jitter: float = 0.0) -> PollOutcome:
         """Decide what a poll means. Only a run of failures, a missing job or a final refusal is an error."""
-        outcome = self._read(found) if isinstance(found, Job) else self._failed(found, spread)
+        outcome = self._read(found) if isinstance(found, Job) else self._failed(found, jitter)
         self.last = outcome.note
         if outcome.job or outcome.error:
             return outcome
@@ -114,13 +115,12 @@ class PollState:
         self.transient_errors = self.not_found = 0
         if job.is_final:
             return PollOutcome(job=job, note=f"{job.jobid} is {job.status}")
-        state = job.status or "in no state the API names"
         unknown = "" if job.is_known else ", a state this version does not know: taken for running"
         done = percentage(job)
         progress = "" if done is None else f" ({done}%)"
-        return PollOutcome(after=self.interval, note=f"{job.jobid} is {state}{progress}{unknown}")
+        return PollOutcome(after=self.interval, note=f"{job.jobid} is {job.shown_status}{progress}{unknown}")
 
-    def _failed(self, error: PikaError, spread: float) -> PollOutcome:
+    def _failed(self, error: PikaError, jitter: float) -> PollOutcome:
         missing = isinstance(error, PikaNotFoundError)
         self.not_found += missing
         self.transient_errors += not missing
@@ -133,7 +133,7 @@ class PollState:
             return PollOutcome(error=error, note=str(error))
         if self.transient_errors >= TRANSIENT_LIMIT:
             return PollOutcome(error=_gave_up(error, self.jobid), note=str(error))
-        later = min(MAX_BACKOFF, self.interval * 2**self.transient_errors * (0.75 + spread / 2))
+        later = min(MAX_BACKOFF, self.interval * 2**self.transient_errors * (0.75 + jitter / 2))
         asked = error.retry_after or 0.0
         note = f"a transient error ({self.transient_errors} of {TRANSIENT_LIMIT} in a row): {error}"
         return PollOutcome(after=max(later, self.interval, asked), note=note)
@@ -202,26 +202,30 @@ def _gave_up(error: PikaError, jobid: str) -> PikaError:
     )
 
 
-def interval_at_least(interval: float, floor: float) -> tuple[float, str | None]:
-    """Return the interval raised to the floor, and a warning if it had to be raised."""
+def interval_at_least(name: str, interval: float, floor: float) -> tuple[float, str | None]:
+    """
+    Return the interval raised to the floor, and a warning if it had to be raised.
+
+    :param name: the argument's name, for the warning
+    """
     if interval >= floor:
         return interval, None
-    return (
-        floor,
-        f"An interval of {interval:g} s is too short for the Pika API or for Airflow: it was raised to {floor:g} s.",
-    )
+    whose = "the Pika API allows" if floor == MIN_POLL_INTERVAL else "Airflow reschedules safely"
+    return floor, f"{name}={interval:g} s was raised to {floor:g} s, the shortest that {whose}."
 
 
-def seconds_of(value: Any) -> float:
+def seconds_of(name: str, value: Any) -> float:
     """
     Return a duration in seconds.
+
+    :param name: the argument's name, for the error
 
     :raises ValueError: for anything but a timedelta or a number that is not negative: found out when the DAG is
         read rather than when a job has been paid for
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < float("inf"):
-        raise ValueError(f"A duration must be a timedelta or a number of seconds, not {value!r}")
+        raise ValueError(f"{name} must be a timedelta or a number of seconds, not {value!r}")
     return float(seconds)
 
 

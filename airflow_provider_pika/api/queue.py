@@ -24,24 +24,24 @@ STALL_TIMEOUT = 300.0
 MAX_SUBMIT_WAIT = 300.0
 
 
-def submit_wait(error: PikaError, *, rejections: int, left: float, spread: float) -> float | None:
+def submit_wait(error: PikaError, *, rejections: int, left: float, jitter: float) -> float | None:
     """
     Return how many seconds to wait before submitting again after a 429, or None to give up.
 
     :param error: the queue-full or rate-limit answer
     :param rejections: how often this task has been rejected before
     :param left: seconds left of ``queue_timeout``
-    :param spread: a random number in [0, 1)
+    :param jitter: a random number in [0, 1)
     """
     least = max(MIN_RESCHEDULE, error.retry_after or 0.0)
     if least > left:
         return None
     if isinstance(error, PikaRateLimitedError) and error.retry_after is not None:
         # What the service asks for is waited in full; the jitter keeps a mapped task's many submits apart.
-        return min(left, least + MIN_RESCHEDULE * spread)
+        return min(left, least + MIN_RESCHEDULE * jitter)
     # 15 to 30 s at first, longer for those rejected often: hundreds may queue behind ten.
     slower = min(MAX_SUBMIT_WAIT, MIN_RESCHEDULE * 1.25 ** min(rejections, 20))
-    return min(left, max(least, slower * (1 + spread)))
+    return min(left, max(least, slower * (1 + jitter)))
 
 
 class Slot(NamedTuple):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_pika.api.commands import Call, Command
     from airflow_provider_pika.api.job import Job
-    from airflow_provider_pika.operators.mailbox import Reply
+    from airflow_provider_pika.operators.reply import Reply
     from airflow_provider_pika.operators.submission import Submission
 
 _ON_CLEAR = ("new", "keep")
@@ -119,14 +119,16 @@ class PikaSubmitOperator(BaseOperator):
         self.reply_ref = reply_ref
         self.pika_conn_id = pika_conn_id
         self.image_max_bytes = image_max_bytes
-        self.queue_timeout = seconds_of(queue_timeout)
+        self.queue_timeout = seconds_of("queue_timeout", queue_timeout)
         self.wait_for_completion = wait_for_completion
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
         floor = MIN_POLL_INTERVAL if deferrable else MIN_RESCHEDULE
-        self.poll_interval, self._raised_interval = interval_at_least(seconds_of(poll_interval), floor)
-        self.timeout = seconds_of(timeout)
+        self.poll_interval, self._raised_interval = interval_at_least(
+            "poll_interval", seconds_of("poll_interval", poll_interval), floor
+        )
+        self.timeout = seconds_of("timeout", timeout)
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.resubmit_unknown = resubmit_unknown
@@ -273,7 +275,7 @@ class PikaSubmitOperator(BaseOperator):
             error,
             rejections=context.get("task_reschedule_count") or 0,
             left=deadline - now,
-            spread=random.random(),
+            jitter=random.random(),
         )
         if wait is None:
             raise self._queue_timeout(error) from error.with_traceback(None)

@@ -118,7 +118,7 @@ class SubmitMemory:
             transient_errors=0 if went_through else record.transient_errors + 1,
         )
 
-    def keep(self, *, inputs: str | None = None, **what: Any) -> Record:
+    def write_anew(self, *, inputs: str | None = None, **what: Any) -> Record:
         """Write the record anew, as of this try; return it once it is durable."""
         record = Record(
             max_tries=self.ti.max_tries,
@@ -169,8 +169,8 @@ class SubmitMemory:
         if found in self._known or (self.has_state_store and found.get("written", self._written) < self._written):
             return False
         if record.jobid:
-            # It yields to a later attempt's job or submit only. Who counts polls for the job whose jobid comes now is
-            # glad of it, and what an earlier attempt or leg wrote has come late.
+            # Only a later try with a job or a submit of its own keeps this jobid out of the store. One that merely
+            # counts polls looks for this very jobid, and what an earlier try or leg wrote has come late.
             own = self.record.reply_ref if self.record else None
             return found["try_number"] > self.ti.try_number and (found["jobid"] or found["reply_ref"]) not in (
                 None,
@@ -178,7 +178,7 @@ class SubmitMemory:
             )
         return True
 
-    def take(self, job: Job) -> Job:
+    def adopt(self, job: Job) -> Job:
         """
         Remember a job as this task's own, one just made or one found, and tell of it.
 
@@ -195,9 +195,13 @@ class SubmitMemory:
         if kept["inputs"] != self.inputs:
             self.log.warning("The inputs have changed since %s was submitted; it is used all the same.", job.jobid)
         try:
-            self._insist()(self.keep, jobid=job.jobid, **kept)
+            self._insist()(self.write_anew, jobid=job.jobid, **kept)
         except Exception as error:
-            raise PikaUnavailableError(f"{job.jobid} could not be recorded: {error}", jobid=job.jobid) from error
+            raise PikaUnavailableError(
+                f"{job.jobid} could not be recorded: {error} The job was made and paid for: keep this jobid. A retry"
+                " looks for the job.",
+                jobid=job.jobid,
+            ) from error
         self.tell_jobid(job.jobid)
         return job
 
@@ -240,7 +244,7 @@ class SubmitMemory:
                     )
                 )
             else:
-                self.keep(ruled_out=ruled_out)
+                self.write_anew(ruled_out=ruled_out)
             if mailbox and not (earlier and earlier.mailbox == mailbox):
                 self._store.delete(mailbox)
         except Exception as error:  # noqa: BLE001 - what the submit itself met is the news, and the intent errs on the safe side

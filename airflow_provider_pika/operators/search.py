@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from airflow_provider_pika.operators.memory import SubmitMemory
 
 TRANSIENT = (PikaUnavailableError, PikaRateLimitedError)
-_BAD_REQUEST = 400
-_NOT_FOUND = 404
 KILLED = "This task is being killed, so nothing more is submitted."
 
 
@@ -144,11 +142,11 @@ class JobSearch:
                 # and cannot be read yet may be the very one.
                 told = self._told(record)
                 if told.unread:
-                    self.leave(record, told.unread)
+                    self.reschedule(record, told.unread)
                 return told.job
             pause = max(IN_PLACE_PAUSE, (transient.retry_after or 0.0) if transient else 0.0)
             if step is Next.RESCHEDULE or pause > POLL_GAP_LIMIT:
-                self.leave(record, transient)
+                self.reschedule(record, transient)
             time.sleep(pause)
             if self.killed:
                 raise PikaUnavailableError(f"{KILLED} A later attempt looks for the job of what was sent.")
@@ -201,7 +199,7 @@ class JobSearch:
             try:
                 job = self._hook.get_job(jobid)
             except (PikaNotFoundError, PikaRequestError, PikaModeratedError) as error:
-                if error.status not in (None, _BAD_REQUEST):
+                if error.status not in (None, 400):
                     # Listed or called back for, but not to be read yet: it may be the very one.
                     unread = PikaUnavailableError(str(error), status=error.status, error=error.error, jobid=jobid)
                     found = self._unread(found, unread, named)
@@ -235,12 +233,12 @@ class JobSearch:
 
         What the API does not know, and what may be anybody's word, must not keep a search from ever coming to its end.
         """
-        fails = named is _Named.LISTED or (named is _Named.CALLED and error.status != _NOT_FOUND)
+        fails = named is _Named.LISTED or (named is _Named.CALLED and error.status != 404)
         # The whole account is asked to wait.
         fails = fails or isinstance(error, PikaRateLimitedError)
         return _Found(unread=error, fails=fails) if fails or not found.unread else found
 
-    def leave(self, record: Record, transient: PikaError | None) -> NoReturn:
+    def reschedule(self, record: Record, transient: PikaError | None) -> NoReturn:
         """
         Count a poll and leave the worker until the next one; the record is kept.
 

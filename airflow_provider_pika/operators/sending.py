@@ -17,7 +17,7 @@ from airflow_provider_pika.exceptions import (
     PikaUnknownOutcomeError,
 )
 from airflow_provider_pika.metrics import count_submit
-from airflow_provider_pika.operators.mailbox import Reply, reply_to
+from airflow_provider_pika.operators.reply import Reply, reply_to
 from airflow_provider_pika.operators.search import KILLED, JobSearch, Moment, unknown_outcome
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 # One submit and, after a lost answer, one more: a try sends no third.
 SENDS_LIMIT = 2
-_GATEWAY_TIMEOUT = 504
 # An API that cannot be reached while an intent is fresh, so often in a row, is not there.
 _INTENTS_LIMIT = 3
 _OUTCOMES: dict[type[PikaError], str] = {PikaQueueFullError: "queue_full", PikaRateLimitedError: "rate_limited"}
@@ -89,7 +88,7 @@ class Sending:
         :raises PikaError: as the hook does; a submit of unknown outcome only after looking for its job
         :raises AirflowRescheduleException: to look for it from a later leg, the intent being kept
         """
-        # Before the intent all that can fail without anything having been sent: a bad input, a connection that cannot
+        # Whatever can fail without anything being sent comes before the intent: a bad input, a connection that cannot
         # be read, an image that is slow to fetch while the process is killed.
         reply = reply_to(
             str(self._inputs.get("reply_ref") or f"airflow-{uuid.uuid4().hex}"),
@@ -101,8 +100,8 @@ class Sending:
         )
         call = self._prepare(reply)
         with self._hook.open_files(call) as files:
-            # A refusal of the submit to come must not forget one that was given up: never listed, that one may still be
-            # called back for while this one waits before a full queue, and would be paid for twice.
+            # If this submit is refused, the record of one given up earlier must come back. The service may still call
+            # back for its job while this task waits in the queue; forgotten, it would be paid for twice.
             self._earlier = self._memory.given_up()
             # Once for all that is sent under this reference: a first submit may still report when a second has left.
             self._memory.open_mailbox(reply.mailbox, reply.ref)
@@ -118,7 +117,7 @@ class Sending:
                 count_submit("unknown")
                 found = self._after_lost_answer(error, sends)
                 if found:
-                    return self._memory.take(found)
+                    return self._memory.adopt(found)
                 self._log.warning("Submitting once more.")
             except PikaError as error:
                 # A refusal, or nothing that left: no job was made, or none that runs.
@@ -128,7 +127,7 @@ class Sending:
                     self._memory.tell_jobid(error.jobid)
                 raise
             else:
-                made = self._memory.take(job)
+                made = self._memory.adopt(job)
                 count_submit("made", queued=time.time() - self._memory.queued_since)
                 return made
 
@@ -136,10 +135,11 @@ class Sending:
         trusted = not self._inputs.get("reply_ref") or self._memory.names_task(reply.ref)
         for _ in range(_INTENTS_LIMIT):
             self._must_live()
-            # From before the writing: a machine frozen in the middle of it thaws with an intent that is long known.
+            # The clock starts before the intent is written: a machine that freezes during the write thaws with an
+            # intent that others have long read.
             self._intended, self._left = Moment.now(), None
             try:
-                self._memory.keep(
+                self._memory.write_anew(
                     reply_ref=reply.ref,
                     mailbox=reply.mailbox,
                     trusted=trusted,
@@ -158,7 +158,8 @@ class Sending:
             except _StaleIntentError as error:
                 self._log.warning("%s", error)
         raise PikaUnavailableError(
-            f"Nothing was submitted: {_INTENTS_LIMIT} times it took longer than {INTENT_FRESH:g} s to reach the API."
+            f"Nothing was submitted: {_INTENTS_LIMIT} times it took longer than {INTENT_FRESH:g} s to reach"
+            f" {self._hook.settings.base_url}. Look at DNS, proxy and network of this worker; a retry submits."
         )
 
     def _must_live(self) -> None:
@@ -193,7 +194,7 @@ class Sending:
         self._log.warning("%s Looking for the job.", error)
         # A 504 means that the bot took the job and the service lost track of it: not being listed proves nothing. Nor
         # does it of a job that is known by its replyUrl alone, which the service need not tell.
-        may_submit = sends < SENDS_LIMIT and error.status != _GATEWAY_TIMEOUT and record.trusted
+        may_submit = sends < SENDS_LIMIT and error.status != 504 and record.trusted
         job = self._search.after_lost_answer(record, left=self._left or Moment.now(), may_submit=may_submit)
         self._earlier = replace(record, is_given_up=True, was_proved=True)
         return job

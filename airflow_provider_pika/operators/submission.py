@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_pika.api.commands import Call
     from airflow_provider_pika.hooks.pika import PikaHook
-    from airflow_provider_pika.operators.mailbox import Reply
+    from airflow_provider_pika.operators.reply import Reply
 
 
 class Submission:
@@ -112,7 +112,7 @@ class Submission:
             fresh = time.time() - record.asked_at < FORGOTTEN_AFTER
             if cleared and fresh and self.memory.has_same_inputs and record.polls < NOT_FOUND_LIMIT - 1:
                 # It may be unknown for a moment only, and running: a clear keeps a job that runs.
-                self._search.leave(record, None)
+                self._search.reschedule(record, None)
             if cleared:
                 self.log.info("The API no longer knows %s of before the clear: a new one is made.", jobid)
                 return None
@@ -121,7 +121,7 @@ class Submission:
             # The service may not show it yet; whoever waits for it knows how to tolerate that.
             job = Job(jobid, "started", {"jobid": jobid})
         except TRANSIENT as error:
-            self._search.leave(record, error)
+            self._search.reschedule(record, error)
         return self._go_on(job)
 
     def _go_on(self, job: Job) -> Job | None:
@@ -139,7 +139,7 @@ class Submission:
             self._sending.rule_out(job.jobid)
             return None
         # One that ended badly is this task's own, too: whoever called raises what that means.
-        return self.memory.take(job)
+        return self.memory.adopt(job)
 
     def _intended_job(self, record: Record) -> Job | None:
         """Look for the job of a submit whose answer nobody has seen; return None if a new one is to be made."""
@@ -154,11 +154,11 @@ class Submission:
             try:
                 job = self._search.find(record)
             except TRANSIENT as error:
-                self._search.leave(record, error)
+                self._search.reschedule(record, error)
             if job:
                 # What this very try has made is its job, however it ended; a retry is the next try's to make.
-                return self.memory.take(job) if self.memory.is_of_this_try(record) else self._go_on(job)
-            # A submit that was given up is looked for once before each that is sent in its place, which is no search.
+                return self.memory.adopt(job) if self.memory.is_of_this_try(record) else self._go_on(job)
+            # A submit given up is only looked for once before each new one; that poll is not counted.
             if self._search.unread or not record.is_given_up:
                 counted = self.memory.counted(record, went_through=True)
         step = after_search(
@@ -170,11 +170,12 @@ class Submission:
         )
         if step is Next.RESCHEDULE:
             self.log.info("No running job carries its reference (poll %d).", counted.polls)
-            self._search.leave(record, None)
+            self._search.reschedule(record, None)
         # The submit in its place may meet a full queue, and while it waits the service may call back for this one.
         if step is Next.SUBMIT:
             was_proved = record.was_proved and not self._search.unread and not self.memory.cleared
-            # A doubt that comes later has a whole search of its own; one that was waited for is not waited for again.
+            # If a doubt comes up later, a whole search follows (0 polls). One that has just been waited out keeps its
+            # count, so that it is not waited out again.
             polls = counted.polls if self._search.unread else 0
             self.memory.save(replace(counted, is_given_up=True, was_proved=was_proved, polls=polls))
         else:

@@ -80,7 +80,7 @@ class PikaJobSensor(BaseSensorOperator):
         self.cancel_on_timeout = cancel_on_timeout
         self.end_from_trigger = end_from_trigger
         self._floor = MIN_RESCHEDULE if self.reschedule and not deferrable else MIN_POLL_INTERVAL
-        self.poke_interval, self._raised_interval = interval_at_least(self.poke_interval, self._floor)
+        self.poke_interval, self._raised_interval = interval_at_least("poke_interval", self.poke_interval, self._floor)
         self._wait: JobWait | None = None
         self._ti: Any = None
         self._video_url: str | None = None

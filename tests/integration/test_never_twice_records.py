@@ -166,7 +166,7 @@ def test_below_3_3_a_thawed_attempt_does_not_write_over_the_one_that_has_adopted
     make = submit(wait_for_completion=True, deferrable=False, poll_interval=60)
     first = life(make, stored=False)
     cleared = life(make, stored=False, try_number=2, max_tries=3)
-    take, frozen = SubmitMemory.take, []
+    adopt, frozen = SubmitMemory.adopt, []
 
     def thawed(memory: SubmitMemory, job: Any) -> Any:
         if not frozen:
@@ -174,9 +174,9 @@ def test_below_3_3_a_thawed_attempt_does_not_write_over_the_one_that_has_adopted
             first.clock.leap(20)
             with pytest.raises(AirflowRescheduleException):
                 cleared.leg()
-        return take(memory, job)
+        return adopt(memory, job)
 
-    monkeypatch.setattr(SubmitMemory, "take", thawed)
+    monkeypatch.setattr(SubmitMemory, "adopt", thawed)
     with pytest.raises(PikaUnavailableError, match="another attempt"):
         first.leg()
     first.clock.leap(120)

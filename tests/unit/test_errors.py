@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_pika.api import commands, errors
+from airflow_provider_pika.api.advice import Root
 from airflow_provider_pika.api.answers import Answer, is_apis, is_transient_status, retry_after
 from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.api.job import Job
@@ -30,7 +31,7 @@ from airflow_provider_pika.exceptions import (
 )
 
 URL = "http://127.0.0.1:8300"
-ROOT = errors.Root(URL, "films")
+ROOT = Root(URL, "films")
 SUBMIT = commands.prepare(commands.ENCRYPT_TEXT, message="HI", prompt="waves")
 READ = commands.get_job("job:1")
 CANCEL = commands.cancel_job("job:1")
@@ -208,7 +209,11 @@ def test_whatever_is_not_the_apis_json_is_a_transient_error_of_a_read(
     error = refusal(call, answer(status, body))
     assert type(error) is PikaUnavailableError
     assert (error.status, error.jobid) == (status, call.jobid)
-    assert "s a proxy or firewall in between, or the root URL (host) of the connection 'films' wrong?" in str(error)
+    if call is CHECK and status >= 400 and body not in ("", '{"err'):
+        advice = "Put the API's root URL into the host of the connection 'films', without a path as /v1/pika."
+    else:
+        advice = "s a proxy or firewall in between, or the root URL (host) of the connection 'films' wrong?"
+    assert advice in str(error)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, PikaAuthError), (402, PikaPaymentError)])
@@ -610,7 +615,7 @@ def test_a_job_that_ended_badly_comes_with_what_can_be_done(status: str, advice:
 
 
 def test_a_job_that_ended_badly_is_told_without_a_root_url_too() -> None:
-    error = errors.job_failed(Job("job:1", "failed", {}), errors.Root("", "films"))
+    error = errors.job_failed(Job("job:1", "failed", {}), Root("", "films"))
     assert str(error).endswith("(asked to read the job: GET /v1/pika/jobs/?jobid=job:1)")
 
 

@@ -138,13 +138,13 @@ def test_what_will_not_pass_ends_the_wait_at_the_first_look(kind: type[PikaError
 
 
 @pytest.mark.parametrize("interval", [10, 15, 30, 120, 300, 1000])
-@pytest.mark.parametrize("spread", [0, 0.5, 0.999])
+@pytest.mark.parametrize("jitter", [0, 0.5, 0.999])
 @pytest.mark.parametrize("found", [TRANSIENT, FULL, limited(), limited(0)], ids=lambda error: type(error).__name__)
 def test_a_transient_error_makes_the_next_look_later_never_sooner(
-    found: PikaError, spread: float, interval: float
+    found: PikaError, jitter: float, interval: float
 ) -> None:
     waiting = polling(interval)
-    waits = [waiting.after_poll(found, 0, spread).after for _ in range(TRANSIENT_LIMIT - 1)]
+    waits = [waiting.after_poll(found, 0, jitter).after for _ in range(TRANSIENT_LIMIT - 1)]
     assert waits == sorted(waits)
     assert min(waits) >= interval
     assert max(waits) <= max(interval, 1.25 * MAX_BACKOFF)
@@ -154,7 +154,7 @@ def test_a_transient_error_makes_the_next_look_later_never_sooner(
 
 def test_the_waits_after_transient_errors_are_spread() -> None:
     """Hundreds of tasks that met the same error must not come back in the same second."""
-    assert len({polling().after_poll(TRANSIENT, 0, spread / 10).after for spread in range(10)}) == 10
+    assert len({polling().after_poll(TRANSIENT, 0, jitter / 10).after for jitter in range(10)}) == 10
 
 
 @pytest.mark.parametrize("found", [TRANSIENT, FULL, limited(3)], ids=lambda error: type(error).__name__)
@@ -211,9 +211,9 @@ def test_a_run_of_failed_looks_ends_also_when_unknown_jobs_and_transient_errors_
 
 
 @pytest.mark.parametrize("asked", [31, 75, 1000])
-@pytest.mark.parametrize("spread", [0, 0.999])
-def test_the_pause_a_429_asks_for_is_waited(asked: float, spread: float) -> None:
-    assert polling(30).after_poll(limited(asked), 0, spread).after >= asked
+@pytest.mark.parametrize("jitter", [0, 0.999])
+def test_the_pause_a_429_asks_for_is_waited(asked: float, jitter: float) -> None:
+    assert polling(30).after_poll(limited(asked), 0, jitter).after >= asked
 
 
 def test_a_pause_shorter_than_the_interval_makes_no_look_sooner() -> None:
@@ -247,7 +247,7 @@ def test_the_words_of_a_timeout_tell_the_deadline_and_the_last_look() -> None:
     ("given", "floor", "raised"), [(10, 10, False), (30, 15, False), (9.9, 10, True), (0, 15, True), (-1, 10, True)]
 )
 def test_an_interval_is_raised_to_the_floor_with_a_warning(given: float, floor: float, raised: bool) -> None:
-    interval, warning = interval_at_least(given, floor)
+    interval, warning = interval_at_least("poll_interval", given, floor)
     assert interval == (floor if raised else given)
     assert (warning is not None) is raised
     if warning:
@@ -257,7 +257,7 @@ def test_an_interval_is_raised_to_the_floor_with_a_warning(given: float, floor: 
 
 @pytest.mark.parametrize(("given", "seconds"), [(90, 90), (1.5, 1.5), (timedelta(minutes=2), 120)])
 def test_a_duration_is_seconds_or_a_timedelta(given: timedelta | float, seconds: float) -> None:
-    assert seconds_of(given) == seconds
+    assert seconds_of("timeout", given) == seconds
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.5, "0.5 s"), (90, "1 minute 30 seconds"), (86_400, "1 day")])
@@ -271,8 +271,8 @@ def test_a_moment_is_told_in_utc() -> None:
 
 @pytest.mark.parametrize("value", [None, "3600", True, -1, float("nan"), float("inf")])
 def test_a_duration_that_is_none_is_refused_when_the_dag_is_read(value: object) -> None:
-    with pytest.raises(ValueError, match="duration"):
-        seconds_of(value)
+    with pytest.raises(ValueError, match=r"^timeout must be a timedelta or a number of seconds, not"):
+        seconds_of("timeout", value)
 
 
 # What a waiting task's log is told

@@ -226,15 +226,15 @@ def limited(seconds: float | None = None) -> PikaRateLimitedError:
     return PikaRateLimitedError("HTTP 429", retry_after=seconds)
 
 
-@pytest.mark.parametrize("spread", [0, 0.25, 0.999])
-def test_the_first_wait_for_a_full_queue_is_15_to_30_s(spread: float) -> None:
-    wait = submit_wait(FULL, rejections=0, left=FAR, spread=spread)
-    assert wait == pytest.approx(15 * (1 + spread))
+@pytest.mark.parametrize("jitter", [0, 0.25, 0.999])
+def test_the_first_wait_for_a_full_queue_is_15_to_30_s(jitter: float) -> None:
+    wait = submit_wait(FULL, rejections=0, left=FAR, jitter=jitter)
+    assert wait == pytest.approx(15 * (1 + jitter))
 
 
 @pytest.mark.parametrize("error", [FULL, limited(None)], ids=lambda error: type(error).__name__)
 def test_who_is_rejections_often_waits_longer_up_to_a_bound(error: PikaError) -> None:
-    waits = [submit_wait(error, rejections=often, left=FAR, spread=0.5) for often in range(60)]
+    waits = [submit_wait(error, rejections=often, left=FAR, jitter=0.5) for often in range(60)]
     assert waits == sorted(waits)
     assert waits[10] > 5 * waits[0]
     assert waits[-1] == 1.5 * MAX_SUBMIT_WAIT
@@ -242,13 +242,13 @@ def test_who_is_rejections_often_waits_longer_up_to_a_bound(error: PikaError) ->
 
 def test_even_the_ten_thousandth_time_rejections_has_a_wait() -> None:
     """A queue_timeout may be weeks long."""
-    assert submit_wait(FULL, rejections=10_000, left=FAR, spread=0) == MAX_SUBMIT_WAIT
+    assert submit_wait(FULL, rejections=10_000, left=FAR, jitter=0) == MAX_SUBMIT_WAIT
 
 
 @pytest.mark.parametrize("asked", [0, 3.5, 15, 16, 600])
-@pytest.mark.parametrize("spread", [0, 0.999])
-def test_the_pause_a_429_asks_a_submit_for_is_waited_in_full_with_jitter(asked: float, spread: float) -> None:
-    wait = submit_wait(limited(asked), rejections=0, left=FAR, spread=spread)
+@pytest.mark.parametrize("jitter", [0, 0.999])
+def test_the_pause_a_429_asks_a_submit_for_is_waited_in_full_with_jitter(asked: float, jitter: float) -> None:
+    wait = submit_wait(limited(asked), rejections=0, left=FAR, jitter=jitter)
     assert wait is not None
     assert max(15, asked) <= wait <= max(15, asked) + 15
 
@@ -256,7 +256,7 @@ def test_the_pause_a_429_asks_a_submit_for_is_waited_in_full_with_jitter(asked: 
 def random_turn(dice: random.Random) -> tuple[float, float | None]:
     left = dice.choice([-10, 0, 5, 14.9, 15, 20, dice.uniform(-100, 1000), 86_400])
     error = dice.choice([FULL, limited(), limited(dice.uniform(0, 50)), limited(max(left, 1)), limited(1e300)])
-    return left, submit_wait(error, rejections=dice.randrange(100), left=left, spread=dice.random())
+    return left, submit_wait(error, rejections=dice.randrange(100), left=left, jitter=dice.random())
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -276,21 +276,21 @@ def test_a_submit_is_never_repeated_past_the_queue_timeout(seed: int) -> None:
 @pytest.mark.parametrize("error", [FULL, limited(), limited(1), limited(100)], ids=str)
 @pytest.mark.parametrize("left", [14.9, 1, 0, -5])
 def test_a_submit_without_time_left_gives_up(error: PikaError, left: float) -> None:
-    assert submit_wait(error, rejections=0, left=left, spread=0) is None
+    assert submit_wait(error, rejections=0, left=left, jitter=0) is None
 
 
 def test_a_pause_longer_than_the_time_left_gives_up_at_once() -> None:
-    assert submit_wait(limited(101), rejections=0, left=100, spread=0) is None
+    assert submit_wait(limited(101), rejections=0, left=100, jitter=0) is None
 
 
 def test_the_last_wait_for_a_full_queue_ends_at_the_queue_timeout() -> None:
-    assert submit_wait(FULL, rejections=30, left=100, spread=0.9) == 100
+    assert submit_wait(FULL, rejections=30, left=100, jitter=0.9) == 100
 
 
-@pytest.mark.parametrize("spread", [0, 0.999])
-def test_a_full_queue_that_asks_for_a_pause_is_left_alone_for_as_long(spread: float) -> None:
+@pytest.mark.parametrize("jitter", [0, 0.999])
+def test_a_full_queue_that_asks_for_a_pause_is_left_alone_for_as_long(jitter: float) -> None:
     error = PikaQueueFullError("full", executing_jobs=TEN, retry_after=120)
-    wait = submit_wait(error, rejections=0, left=FAR, spread=spread)
+    wait = submit_wait(error, rejections=0, left=FAR, jitter=jitter)
     assert wait is not None
     assert wait >= 120
 
