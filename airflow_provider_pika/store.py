@@ -60,8 +60,16 @@ def task_store(context: Context, *, resumed: bool = False) -> TaskStore:
     store, ti = task_state_store(context), context["ti"]
     if store is None:
         return TaskVariables(ti)
-    began = resumed or ti.try_number > 1 or context.get("task_reschedule_count")
-    return TaskState(store, earlier=TaskVariables(ti) if began else None)
+    return TaskState(store, earlier=TaskVariables(ti) if has_begun(context, resumed=resumed) else None)
+
+
+def has_begun(context: Context, *, resumed: bool) -> bool:
+    """
+    Whether this is not the first leg of a task instance's first try: whatever it finds stored then is not its own.
+
+    :param resumed: whether it comes back from a deferral
+    """
+    return bool(resumed or context["ti"].try_number > 1 or context.get("task_reschedule_count"))
 
 
 def forget_on_success(context: Context, task: BaseOperator) -> None:
@@ -100,8 +108,10 @@ class TaskState:
         if found is None and self._earlier and key in (SUBMIT_KEY, WAIT_KEY):
             found = self._earlier.get(key)
             if found is not None:
-                # Without a count it would be taken for an earlier version's that is newer than all that follows.
-                self.set(key, {"written": 0, **found} if key == SUBMIT_KEY else found)
+                if key == SUBMIT_KEY:
+                    # Without a count it would be taken for an earlier version's that is newer than all that follows.
+                    found = {"written": 0, **found}
+                self.set(key, found)
                 self._earlier.delete(key)
         return default if found is None else found
 

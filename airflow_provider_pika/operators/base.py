@@ -65,7 +65,7 @@ class PikaSubmitOperator(BaseOperator):
     :param image_max_bytes: refuse a larger image before anything is sent; default 25 MiB
     :param queue_timeout: seconds or a ``timedelta`` to keep trying while the queue is full, then
         ``AirflowSensorTimeout``; default 24 hours. On Airflow 3.3+ counted from the first attempt since the last clear,
-        below from the start of this try
+        below from the start of this try; after a job that ended ``failed``, from the retry that makes one more
     :param wait_for_completion: also wait for the job to end, in the triggerer if ``deferrable``, else by rescheduling
         (neither holds a worker); and push the finished job as ``job``, its ``status`` and its ``video_url``
     :param deferrable: wait in the triggerer, for room in a full queue and for the job; default

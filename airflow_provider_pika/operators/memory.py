@@ -11,7 +11,7 @@ from airflow_provider_pika.api.callback import new_mailbox
 from airflow_provider_pika.api.recovery import SEARCH_POLLS, Record, names_task
 from airflow_provider_pika.compat import task_state
 from airflow_provider_pika.exceptions import PikaUnavailableError
-from airflow_provider_pika.store import SUBMIT_KEY, task_state_store, task_store
+from airflow_provider_pika.store import SUBMIT_KEY, has_begun, task_state_store, task_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # process live whose supervisor cannot reach the api-server.
 RECORD_TRIES = 10
 RECORD_PAUSE = 5.0
+# In place of max_tries, of which it is none.
+_ANOTHER_RUN = -1
 
 
 class SubmitMemory:
@@ -56,6 +58,10 @@ class SubmitMemory:
         self._stored: dict[str, Any] | None = self._store.get(SUBMIT_KEY)
         self.record = Record.from_json(self._stored) if self._stored else None
         self._written = self.record.written if self.record else 0
+        if self.record and not has_begun(context, resumed=resumed):
+            # A run of the same name has been deleted, and below Airflow 3.3 what it remembered stays. To run it anew is
+            # a person's word, as a clear is.
+            self.record = replace(self.record, max_tries=_ANOTHER_RUN)
         # All that this process has read or tried to write: one of these may be written late.
         self._known = [self._stored] if self._stored else []
         # Every clear raises max_tries, a retry or a reschedule never does. (One clear does not: of a running task whose
@@ -140,14 +146,15 @@ class SubmitMemory:
         :raises PikaUnavailableError: when another attempt has taken the task over
         """
         record = replace(record, written=self._written + 1)
-        if self._is_taken_over(self._store.get(SUBMIT_KEY), record, has_left=has_left):
+        found = self._store.get(SUBMIT_KEY)
+        if self._is_taken_over(found, record, has_left=has_left):
             raise PikaUnavailableError("Nothing more is submitted: another attempt has taken this task over.")
         self._known.append(record.to_json())
         # Below Airflow 3.3 a Variable is kept only while money hangs on it, not for a place in the queue.
         if record.is_open or self.has_state_store:
             self._store.set(SUBMIT_KEY, record.to_json())
             self._stored = record.to_json()
-        elif self._stored is not None:
+        elif found is not None:
             self._store.delete(SUBMIT_KEY)
             self._stored = None
         self._written = record.written
@@ -195,7 +202,7 @@ class SubmitMemory:
         if kept["inputs"] != self.inputs:
             self.log.warning("The inputs have changed since %s was submitted; it is used all the same.", job.jobid)
         try:
-            self._insist()(self.write_anew, jobid=job.jobid, **kept)
+            self._insist("The jobid could not be recorded yet")(self.write_anew, jobid=job.jobid, **kept)
         except Exception as error:
             raise PikaUnavailableError(
                 f"{job.jobid} could not be recorded: {error} The job was made and paid for: keep this jobid. A retry"
@@ -205,12 +212,12 @@ class SubmitMemory:
         self.tell_jobid(job.jobid)
         return job
 
-    def _insist(self) -> Retrying:
+    def _insist(self, complaint: str) -> Retrying:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
         def told(attempt: RetryCallState) -> None:
             error = attempt.outcome.exception() if attempt.outcome else None
-            self.log.warning("The jobid could not be recorded yet: %r", error)
+            self.log.warning("%s: %r", complaint, error)
 
         return Retrying(
             stop=stop_after_attempt(RECORD_TRIES),
@@ -230,10 +237,13 @@ class SubmitMemory:
         :param earlier: an earlier submit that was given up, which may still be called back for
         :param ruled_out: jobs that are not the one to be made
         """
+        # One write that failed would have a later attempt search in vain, and fail for good, after a mere full queue.
+        insist = self._insist("The intent could not be taken back yet")
         try:
             if earlier:
                 # As of this try, or a clear would begin anew with each leg, and the queue's timeout with it.
-                self.save(
+                insist(
+                    self.save,
                     replace(
                         earlier,
                         max_tries=self.ti.max_tries,
@@ -241,10 +251,10 @@ class SubmitMemory:
                         queued_since=self.queued_since,
                         sends=earlier.sends if self._wrote(earlier) else 0,
                         ruled_out=ruled_out,
-                    )
+                    ),
                 )
             else:
-                self.write_anew(ruled_out=ruled_out)
+                insist(self.write_anew, ruled_out=ruled_out)
             if mailbox and not (earlier and earlier.mailbox == mailbox):
                 self._store.delete(mailbox)
         except Exception as error:  # noqa: BLE001 - what the submit itself met is the news, and the intent errs on the safe side

@@ -248,7 +248,7 @@ class JobSearch:
         record = replace(record, ruled_out=(*record.ruled_out, *self._strangers))
         record = self._memory.counted(record, went_through=transient is None)
         gave_up = transient is not None and record.transient_errors >= TRANSIENT_LIMIT
-        self._memory.save(record)
+        self._memory.save(record, has_left=True)
         if transient is not None and gave_up:
             known = f"{record.jobid} cannot be read" if record.jobid else "whether it has a job is not known"
             raise PikaUnavailableError(

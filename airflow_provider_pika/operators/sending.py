@@ -158,8 +158,9 @@ class Sending:
             except _StaleIntentError as error:
                 self._log.warning("%s", error)
         raise PikaUnavailableError(
-            f"Nothing was submitted: {_INTENTS_LIMIT} times it took longer than {INTENT_FRESH:g} s to reach"
-            f" {self._hook.settings.base_url}. Look at DNS, proxy and network of this worker; a retry submits."
+            f"Nothing was submitted: {_INTENTS_LIMIT} times it took longer than {INTENT_FRESH:g} s to tell Airflow of"
+            f" the submit and to reach {self._hook.settings.base_url}. Look at the load of Airflow's api-server and at"
+            " the network of this worker; a retry submits."
         )
 
     def _must_live(self) -> None:

@@ -137,6 +137,8 @@ class Submission:
         if step is Next.SUBMIT:
             # It may still run, under the same reference if that is the user's own: it is not the one to be made now.
             self._sending.rule_out(job.jobid)
+            # While it ran, this task was in no queue.
+            self.memory.queued_since = time.time()
             return None
         # One that ended badly is this task's own, too: whoever called raises what that means.
         return self.memory.adopt(job)
@@ -177,9 +179,10 @@ class Submission:
             # If a doubt comes up later, a whole search follows (0 polls). One that has just been waited out keeps its
             # count, so that it is not waited out again.
             polls = counted.polls if self._search.unread else 0
-            self.memory.save(replace(counted, is_given_up=True, was_proved=was_proved, polls=polls))
+            counted = replace(counted, is_given_up=True, was_proved=was_proved, polls=polls)
         else:
-            self.memory.save(replace(counted, is_given_up=False, was_proved=False))
+            counted = replace(counted, is_given_up=False, was_proved=False)
+        self.memory.save(counted, has_left=True)
         self.log.warning("No running job carries the reference of the submit of %s: %s.", asked, step.value)
         if step is Next.FAIL:
             raise unknown_outcome(counted, self.hook.pika_conn_id, unread=self._search.unread)
