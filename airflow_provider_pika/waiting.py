@@ -244,11 +244,15 @@ def ended_job(event: dict[str, Any], *, hook: PikaHook, jobid: str, cancel_on_ti
         raise _timed_out(str(event.get("message")), hook=hook, jobid=jobid, cancel=cancel_on_timeout, log=log)
     if outcome == "error":
         raise task_error(PikaError.from_event(event.get("error") or {}))
-    raise PikaError(f"The trigger reported {outcome!r}, which this version does not know.", jobid=jobid)
+    raise PikaError(
+        f"The trigger reported {outcome!r}, which this version does not know: install the same airflow-provider-pika on"
+        f" triggerers and workers, then clear the task. The job is {jobid}.",
+        jobid=jobid,
+    )
 
 
 def _timed_out(message: str, *, hook: PikaHook, jobid: str, cancel: bool, log: Logger) -> AirflowSensorTimeout:
-    """Return the timeout to raise, after cancelling the job if the task asks for that."""
+    """Return the timeout to raise, after cancelling the job if the task asks for that; for callbacks it has a cause."""
     if cancel:
         left = cancel_job(hook, jobid, log)
     else:
@@ -256,7 +260,10 @@ def _timed_out(message: str, *, hook: PikaHook, jobid: str, cancel: bool, log: L
             "The job was left alone and may still end: wait again with a PikaJobSensor on this jobid, or give a longer"
             " timeout."
         )
-    return AirflowSensorTimeout(f"{message} {left}")
+    error = PikaError(f"{message} {left}", jobid=jobid)
+    timeout = AirflowSensorTimeout(str(error))
+    timeout.__cause__ = error
+    return timeout
 
 
 def job_error(hook: PikaHook, job: Job, *, retry_failed: bool = False) -> Exception:

@@ -23,6 +23,7 @@ from airflow_provider_pika.emulator.settings import (
     Pace,
     Settings,
     number,
+    whole_number,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = Server(settings, host=options.host, port=options.port, say=say)
     except OSError as problem:
         print(
-            f"The emulator cannot listen on {options.host}:{options.port}: {problem.strerror}",
+            f"The emulator cannot listen on {options.host}:{options.port}: {problem.strerror}. If another one runs"
+            " there, take a port of your own: --port 0 finds one.",
             file=sys.stderr,
         )
         return 1
@@ -152,7 +154,9 @@ def _settings(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]
 
 def _channel(text: str, limit: int) -> tuple[str, int]:
     name, _, own = text.partition("=")
-    return name, int(own) if own else limit
+    if not own:
+        return name, whole_number("--max-jobs", limit)
+    return name, whole_number(f"--channel {name}: MAX_JOBS", int(own) if own.isdecimal() else own)
 
 
 def _welcome(url: str, settings: Settings) -> str:

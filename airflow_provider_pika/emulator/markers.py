@@ -6,11 +6,11 @@ A marker is ``[emulator:MARKER]`` or ``[emulator:MARKER=NUMBER]``, several if ne
 About the job: ``failed``, ``late-moderated``, ``cancelled``, ``stuck``, ``unlisted``, ``no_video``,
 ``expired_link``, ``seconds=N``, ``reads=N``, ``late_listing=SECONDS``, ``late_read=READS``.
 
-About the submit, striking only the first submit of that same prompt: every kind of the first table of
-:mod:`airflow_provider_pika.emulator.faults` but
-``failed``, ``ignore_range`` and ``forbidden``, and ``failed_at_once``; for short ``400``, ``401``, ``402``,
-``404``, ``422``, ``500``, ``502``, ``503``, ``504``. Numbers: ``slow=SECONDS``, ``slow_take=SECONDS``,
-``drip=SECONDS``, ``queue_full=RETRY_AFTER``, ``discord_429=RETRY_AFTER``, ``rate_limit=RETRY_AFTER``, ``cut=BYTES``.
+About the submit, striking only the first submit of that same prompt: ``failed_at_once``, and every kind of the first
+table of :mod:`airflow_provider_pika.emulator.faults` except ``failed``, ``ignore_range`` and ``forbidden``; for short
+``400``, ``401``, ``402``, ``404``, ``422``, ``500``, ``502``, ``503``, ``504``. Numbers: ``slow=SECONDS``,
+``slow_take=SECONDS``, ``drip=SECONDS``, ``queue_full=RETRY_AFTER``, ``discord_429=RETRY_AFTER``,
+``rate_limit=RETRY_AFTER``, ``cut=BYTES``.
 """
 
 from __future__ import annotations

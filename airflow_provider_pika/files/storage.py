@@ -19,6 +19,11 @@ T = TypeVar("T")
 # Here an upload appears when it is closed, whole or not at all. Everywhere else a file grows in sight of all, so it
 # is written under another name and renamed.
 _WHOLE_OR_NOT = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
+_PROVIDERS = {
+    **dict.fromkeys(("s3", "s3a"), "apache-airflow-providers-amazon[s3fs]"),
+    **dict.fromkeys(("gs", "gcs"), "apache-airflow-providers-google"),
+    **dict.fromkeys(("abfs", "abfss", "az"), "apache-airflow-providers-microsoft-azure"),
+}
 # These stores hold a block in memory until it is full. S3 takes 10,000 of them: enough for 80 GB.
 _BLOCK = 8 * 2**20
 _FINAL = (
@@ -101,14 +106,17 @@ def _filesystem(scheme: str, conn_id: str | None) -> Any:
     try:
         return attach(scheme, conn_id).fs
     except ValueError:
-        # No Airflow provider brings this store: without a connection fsspec itself may know it (memory://).
+        provider = _PROVIDERS.get(scheme)
+        wanted = f"{scheme}:// needs {provider} on this worker: install it, then clear the task"
         if conn_id:
-            raise ValueError(
-                f"no installed Airflow provider brings {scheme}://; for S3 it is apache-airflow-providers-amazon[s3fs]"
-            ) from None
+            raise ValueError(wanted if provider else f"no installed Airflow provider brings {scheme}://") from None
         import fsspec  # type: ignore[import-untyped]
 
-        return fsspec.filesystem(scheme)
+        # No Airflow provider brings this store: without a connection fsspec itself may know it (memory://).
+        try:
+            return fsspec.filesystem(scheme)
+        except ImportError as error:
+            raise ValueError(wanted if provider else str(error)) from None
 
 
 def attempt(work: Callable[[], T], asked: str, advice: str = "") -> T:
@@ -138,6 +146,8 @@ def _fault(error: Exception, asked: str, advice: str) -> PikaError:
         said = f"the disk is full ({os.strerror(number)}): free some space, then clear the task"
     elif isinstance(error, OSError) and error.strerror:
         said = clean(error.strerror)
+    elif isinstance(error, ValueError):
+        said = clean(str(error))
     else:
         said = clean(f"{type(error).__name__}: {error}")
     kind = PikaRequestError if isinstance(error, _FINAL) or number in _FINAL_ERRNO else PikaUnavailableError

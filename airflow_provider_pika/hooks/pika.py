@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
 from airflow.sdk import BaseHook
 
@@ -43,7 +43,9 @@ def _submits(command: commands.Command[P]) -> Callable[Concatenate[PikaHook, P],
         with self.open_files(call) as files:
             return self.send(call, files)
 
-    fields = inspect.signature(command.inputs).parameters.values()
+    parameters = inspect.signature(command.inputs).parameters
+    types = get_type_hints(command.inputs)
+    fields = [parameters[spec.name].replace(annotation=types[spec.name]) for spec in command.fields]
     submit.__name__ = command.name
     submit.__qualname__ = f"PikaHook.{command.name}"
     submit.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -104,7 +106,9 @@ class PikaHook(BaseHook):
             raise PikaUnavailableError(
                 f"The Airflow connection {self.pika_conn_id!r} does not exist or could not be read"
                 f" ({type(error).__name__}): see that there is one of type 'pika' with the API token as its password"
-                " and the root URL as its host, and that the secrets backend answers. Nothing was sent."
+                " and the root URL as its host, and that the secrets backend answers. Outside of a task, as in a"
+                " notebook, Airflow does not look into its database: there export"
+                f" AIRFLOW_CONN_{self.pika_conn_id.upper()}, or use 'airflow pika'. Nothing was sent."
             ) from error
         settings = PikaSettings.from_connection(self.pika_conn_id, conn)
         mask_secret(settings.token)

@@ -26,6 +26,8 @@ SUBMIT_TIMEOUT = 60.0
 UPLOAD_BYTES_PER_SECOND = 64 * 2**10
 ANSWER_TIMEOUT = 30.0
 _SHORTEST_SECRET = 5
+# As the API calls them. Passed over in silence, jobs would go to any account, and Airflow shows a 'discord' in clear.
+_MISNAMED = {"discord": "discord_token", "maxJobs": "max_jobs"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class PikaSettings:
         extra: Any = conn.extra_dejson
         if not isinstance(extra, dict):
             raise _bad(conn_id, 'has an extra that is no JSON object: write it as {"channel": "…"}')
+        for name, ours in _MISNAMED.items():
+            if name in extra:
+                raise _bad(conn_id, f"has an extra {name!r}, by which nothing is read: call it {ours!r}")
         token = (conn.password or "").strip()
         if not token:
             raise _bad(conn_id, "has no API token: put it into the connection's password")

@@ -49,7 +49,7 @@ _RENDERED_NONE = "None"
 
 class PikaSubmitOperator(BaseOperator):
     """
-    Submit a job, which costs money, once; return its jobid. The base of one operator a command of the API.
+    Submit a job, which costs money, once; return its jobid. Base class of the operators, one for each command.
 
     The jobid is the XCom ``return_value`` and ``jobid``. A full queue or a rate limit (429) reschedules the task,
     which uses no try and holds no worker. What a retry cannot mend (400, 401, 402, 422, bad input, a submit whose
@@ -59,8 +59,8 @@ class PikaSubmitOperator(BaseOperator):
     :param reply_url: where the service POSTs the ended job; with one of your own the provider is not called back
         (templated)
     :param reply_ref: a reference that comes back with the job; default: one of the provider's own, by which it finds
-        a job whose answer was lost. Yours serves for that where the service calls back, else only in an unmapped task
-        and if it contains dag id, run id and task id (templated)
+        a job whose answer was lost. With your own such a job is found only where the service calls back, or in an
+        unmapped task whose reference contains dag id, run id and task id (templated)
     :param pika_conn_id: the Airflow connection of type ``pika`` (templated)
     :param image_max_bytes: refuse a larger image before anything is sent; default 25 MiB
     :param queue_timeout: seconds or a ``timedelta`` to keep trying while the queue is full, then
@@ -75,13 +75,13 @@ class PikaSubmitOperator(BaseOperator):
     :param timeout: seconds or a ``timedelta`` to wait for the job to end, then ``AirflowSensorTimeout``; default 1
         hour, counted from the first poll and over retries. ``execution_timeout`` bounds it too
     :param cancel_on_kill: while waiting on a worker or in the triggerer, cancel the job when the task is killed and
-        Airflow then says that it has failed, as a person's mark does
+        Airflow has set it to ``failed``, for instance because a person marked it so
     :param cancel_on_timeout: cancel the job when ``timeout`` is reached
     :param resubmit_unknown: submit again where it cannot be found out whether an earlier submit made a job. This may
         pay twice
     :param retry_failed: let the task's retries make a new job, paid for anew, where one ended ``failed``; without it
-        such an end fails the task without retries. For ``wait_for_completion``: the retries of a sensor behind the
-        submit submit nothing
+        such an end fails the task without retries. Of use with ``wait_for_completion`` alone: where a sensor waits, its
+        retries submit nothing
     :param on_clear: what a person's clear does with a job that has completed on the same inputs: ``"new"`` makes and
         pays for a new one, ``"keep"`` hands it on again (not where Airflow's ``[state_store] clear_on_success`` is on)
     :param end_from_trigger: while waiting deferrable on Airflow 3.3+: let a completed job end the task in the

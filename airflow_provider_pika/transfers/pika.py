@@ -162,7 +162,7 @@ class PikaDownloadOperator(BaseOperator):
         # Read anew, a retry may find it completed; handed over, it stays as it is.
         kind = PikaUnavailableError if given == ["jobid"] else PikaRequestError
         raise kind(
-            f"{job.jobid} is {job.shown_status}, not completed: wait for it with a"
+            f"{job.jobid} has not ended, it is {job.shown_status}: wait for it with a"
             f" PikaJobSensor before this task. {_NOTHING}",
             jobid=job.jobid,
         )

@@ -258,10 +258,10 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("flags", "said"),
         [
-            (["--max-jobs", "11"], "whole number from 1 to 10"),
+            (["--max-jobs", "11"], "--max-jobs must be a whole number from 1 to 10"),
             (["--seconds", "-1"], "at least 0"),
             (["--reads", "2", "--seconds", "3"], "not allowed with"),
-            (["--channel", "5=x"], "invalid"),
+            (["--channel", "5=x"], "--channel 5: MAX_JOBS must be a whole number from 1 to 10, not 'x'"),
         ],
     )
     def test_wrong_flags_are_told(self, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

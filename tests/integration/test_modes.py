@@ -22,6 +22,7 @@ from airflow_provider_pika.compat import AirflowFailException, AirflowSensorTime
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import (
     PikaAuthError,
+    PikaError,
     PikaJobFailedError,
     PikaNotFoundError,
     PikaRequestError,
@@ -254,6 +255,7 @@ def test_the_timeout_fails_without_retries_and_cancels_only_on_its_flag(
     assert str(ending.error).startswith(f"Timed out: {jobid} ")
     assert ("left alone" in str(ending.error)) is not cancel
     assert f"the last poll: {jobid} is " in str(ending.error)
+    assert (type(ending.cause), ending.cause.jobid) == (PikaError, jobid), "what a failure callback reads"
 
 
 def test_a_timeout_that_cancels_does_not_say_that_the_job_was_left_alone(

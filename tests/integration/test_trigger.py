@@ -433,8 +433,11 @@ def test_a_cancel_that_fails_on_kill_is_logged_and_never_raised(
 ) -> None:
     airflow_says(monkeypatch, "failed")
     pika_emulator.fault("cancel", "drop_before", times=5)
+    jobid = job_of(pika_emulator, seconds=600)
 
-    kill_sensor(life, job_of(pika_emulator, seconds=600), flag=True)
+    kill_sensor(life, jobid, flag=True)
+
+    assert list(pika_emulator.counters()["cancels"]) == [jobid]
 
 
 def test_a_sensor_killed_before_it_polled_anything_does_nothing(pika_emulator: EmulatorClient) -> None:

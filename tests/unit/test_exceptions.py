@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_pika import exceptions
-from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError
+from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError
 
 KINDS = [
     "PikaRequestError",
@@ -47,7 +47,7 @@ def test_the_kinds_are_those_of_the_design() -> None:
 @pytest.mark.parametrize("name", [*KINDS, "PikaError"])
 def test_what_is_absent_is_none(name: str) -> None:
     error = getattr(exceptions, name)("said")
-    assert (error.status, error.error, error.details, error.jobid) == (None, None, None, None)
+    assert (error.status, error.error, error.details, error.jobid, error.retry_after) == (None,) * 5
 
 
 @pytest.mark.parametrize("name", [*KINDS, "PikaError"])
@@ -88,7 +88,3 @@ def test_executing_jobs_is_a_list_of_its_own() -> None:
     error = PikaQueueFullError("said", executing_jobs=jobs)
     jobs.append("job:2")
     assert error.executing_jobs == ["job:1"]
-
-
-def test_an_unreadable_pause_is_none() -> None:
-    assert PikaRateLimitedError("said").retry_after is None

@@ -67,7 +67,7 @@ def random_find(dice: random.Random) -> Job | PikaError:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_no_look_ever_comes_sooner_than_10_s(seed: int) -> None:
+def test_no_poll_ever_comes_sooner_than_10_s(seed: int) -> None:
     """Whatever is found, however short the interval, however near the deadline."""
     dice = random.Random(seed)
     now = dice.uniform(0, 2e9)
@@ -132,7 +132,7 @@ def test_an_unknown_state_is_taken_for_running_and_told(status: str, said: str) 
         PikaError,
     ],
 )
-def test_what_will_not_pass_ends_the_wait_at_the_first_look(kind: type[PikaError]) -> None:
+def test_what_will_not_pass_ends_the_wait_at_the_first_poll(kind: type[PikaError]) -> None:
     error = kind("said")
     assert polling().after_poll(error, 0).error is error
 
@@ -140,7 +140,7 @@ def test_what_will_not_pass_ends_the_wait_at_the_first_look(kind: type[PikaError
 @pytest.mark.parametrize("interval", [10, 15, 30, 120, 300, 1000])
 @pytest.mark.parametrize("jitter", [0, 0.5, 0.999])
 @pytest.mark.parametrize("found", [TRANSIENT, FULL, limited(), limited(0)], ids=lambda error: type(error).__name__)
-def test_a_transient_error_makes_the_next_look_later_never_sooner(
+def test_a_transient_error_makes_the_next_poll_later_never_sooner(
     found: PikaError, jitter: float, interval: float
 ) -> None:
     waiting = polling(interval)
@@ -174,7 +174,7 @@ def test_a_run_of_transient_errors_ends_the_wait_at_the_stated_bound(found: Pika
     assert str(found) in str(error)
 
 
-def test_one_good_look_starts_the_count_of_transient_errors_over() -> None:
+def test_one_good_poll_starts_the_count_of_transient_errors_over() -> None:
     waiting = polling()
     for _ in range(5):
         assert not any(waiting.after_poll(TRANSIENT, 0).error for _ in range(TRANSIENT_LIMIT - 1))
@@ -185,7 +185,7 @@ def test_transient_errors_remembered_from_an_earlier_leg_count() -> None:
     assert PollState("job:1", 30, FAR, transient_errors=TRANSIENT_LIMIT - 1).after_poll(TRANSIENT, 0).error
 
 
-def test_a_jobid_that_never_existed_ends_the_wait_after_a_few_looks() -> None:
+def test_a_jobid_that_never_existed_ends_the_wait_after_a_few_polls() -> None:
     waiting = polling()
     outcomes = [waiting.after_poll(MISSING, 0) for _ in range(NOT_FOUND_LIMIT)]
     assert [outcome.error for outcome in outcomes] == [None] * (NOT_FOUND_LIMIT - 1) + [MISSING]
@@ -204,7 +204,7 @@ def test_unknown_jobids_remembered_from_an_earlier_leg_count() -> None:
     assert PollState("job:1", 30, FAR, not_found=NOT_FOUND_LIMIT - 1).after_poll(MISSING, 0).error is MISSING
 
 
-def test_a_run_of_failed_looks_ends_also_when_unknown_jobs_and_transient_errors_alternate() -> None:
+def test_a_run_of_failed_polls_ends_also_when_unknown_jobs_and_transient_errors_alternate() -> None:
     waiting = polling()
     found = [MISSING, TRANSIENT] * (TRANSIENT_LIMIT + NOT_FOUND_LIMIT)
     assert any(waiting.after_poll(error, 0).error for error in found)
@@ -216,25 +216,25 @@ def test_the_pause_a_429_asks_for_is_waited(asked: float, jitter: float) -> None
     assert polling(30).after_poll(limited(asked), 0, jitter).after >= asked
 
 
-def test_a_pause_shorter_than_the_interval_makes_no_look_sooner() -> None:
+def test_a_pause_shorter_than_the_interval_makes_no_poll_sooner() -> None:
     assert polling(30).after_poll(limited(1), 0).after >= 30
 
 
 @pytest.mark.parametrize(("left", "after"), [(29, 29), (10.5, 10.5), (9, 10), (0.1, 10), (31, 30)])
-def test_the_last_look_comes_at_the_deadline_but_never_too_soon(left: float, after: float) -> None:
+def test_the_last_poll_comes_at_the_deadline_but_never_too_soon(left: float, after: float) -> None:
     assert polling(30, deadline=1000).after_poll(RUNNING, 1000 - left).after == pytest.approx(after)
 
 
 @pytest.mark.parametrize("found", [RUNNING, TRANSIENT, MISSING, limited(5)], ids=lambda found: type(found).__name__)
 @pytest.mark.parametrize(("now", "timed_out"), [(999.9, False), (1000, True), (5000, True)])
-def test_the_wait_times_out_at_its_deadline_whatever_the_look_said(
+def test_the_wait_times_out_at_its_deadline_whatever_the_poll_said(
     found: Job | PikaError, now: float, timed_out: bool
 ) -> None:
     outcome = polling(30, deadline=1000).after_poll(found, now)
     assert (outcome.timed_out, outcome.error) == (timed_out, None)
 
 
-def test_the_words_of_a_timeout_tell_the_deadline_and_the_last_look() -> None:
+def test_the_words_of_a_timeout_tell_the_deadline_and_the_last_poll() -> None:
     waiting = polling(deadline=1_700_000_000)
     assert "it was never polled" in waiting.timeout_message()
     waiting.after_poll(RUNNING, 1_700_000_001)

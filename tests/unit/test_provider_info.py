@@ -101,7 +101,7 @@ def test_the_hooks_constructor_takes_what_conn_name_attr_says() -> None:
     assert parameter.default == PikaHook.default_conn_name == "pika_default"
 
 
-def test_the_form_holds_the_four_extras_and_relabels_the_password() -> None:
+def test_the_form_holds_the_extras_and_relabels_the_password() -> None:
     assert list(CONNECTION_TYPE["conn-fields"]) == ["channel", "discord_token", "max_jobs", "timeout", "callback_url"]
     assert CONNECTION_TYPE["ui-field-behaviour"]["relabeling"]["password"] == "API token"
 

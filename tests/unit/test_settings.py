@@ -166,11 +166,17 @@ def test_a_submit_waits_at_least_60_s(timeout: float, submit: float) -> None:
 
 @pytest.mark.parametrize("given", [0, "0", 11, "three"])
 def test_a_max_jobs_out_of_range_is_not_silently_left_out(given: object) -> None:
-    """Refused when it is read or when it is sent, but never dropped: the channel would run ten jobs instead."""
-    from airflow_provider_pika.api.commands import ENCRYPT_TEXT, prepare
-
+    """The channel would run ten jobs instead."""
     with pytest.raises(PikaRequestError, match="max_jobs"):
-        prepare(ENCRYPT_TEXT, message="HI", prompt="waves", max_jobs=read(extra={"max_jobs": given}).max_jobs)
+        read(extra={"max_jobs": given})
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("discord", "discord_token"), ("maxJobs", "max_jobs")])
+def test_an_extra_by_the_apis_own_name_is_not_passed_over(theirs: str, ours: str) -> None:
+    """Jobs would go to any account, and Airflow shows a 'discord' in clear."""
+    with pytest.raises(PikaRequestError, match=f"'my_pika' has an extra '{theirs}', .* call it '{ours}'") as refused:
+        read(extra={theirs: "secret"})
+    assert "secret" not in str(refused.value)
 
 
 def test_the_repr_holds_no_secret() -> None:
