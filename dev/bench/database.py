@@ -60,7 +60,7 @@ class Waiting:
 
     def start(self) -> None:
         """Start the database and both triggerers, with nobody waiting."""
-        self.postgres.prepare(Path(sys.executable))
+        self.postgres.prepare()
         self.ask("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
         self.postgres.stop()
         self.postgres.start()

@@ -48,28 +48,13 @@ class AirflowApi:
             body["dag_run_id"] = run_id
         return str(self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
 
-    def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        """Return a run."""
-        return self.request("GET", _run(dag_id, run_id))
-
-    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Return the task instances of a run (the first hundred)."""
-        return self.request("GET", f"{_run(dag_id, run_id)}/taskInstances")["task_instances"]
-
-    def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any]:
-        """Return one task instance, rendered fields included."""
-        return self.request("GET", _task(dag_id, run_id, task_id, map_index))
-
-    def clear(
-        self, dag_id: str, run_id: str, tasks: Sequence[str | tuple[str, int]], *, downstream: bool = False
-    ) -> Any:
+    def clear(self, dag_id: str, run_id: str, tasks: Sequence[str | tuple[str, int]]) -> Any:
         """Clear task instances, each named by its id or by (id, map index), in whatever state they are."""
         body = {
             "dry_run": False,
             "dag_run_id": run_id,
             "task_ids": list(tasks),
             "only_failed": False,
-            "include_downstream": downstream,
         }
         return self.request("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
 
@@ -82,21 +67,9 @@ class AirflowApi:
         path = f"{_path(dag_id, run_id, task_id)}/xcomEntries/{quote(key, safe='')}"
         return self.request("GET", path, params={"map_index": map_index, "stringify": "false"})["value"]
 
-    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
-        """Return the log of one try as the pages show it, worker and triggerer interleaved."""
-        path = f"{_path(dag_id, run_id, task_id)}/logs/{try_number}"
-        answer = self.request(
-            "GET",
-            path,
-            params={"map_index": map_index, "full_content": "true"},
-            headers={"Accept": "application/json"},
-        )
-        return "\n".join(line if isinstance(line, str) else str(line.get("event", "")) for line in answer["content"])
-
-    def links(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, str | None]:
+    def links(self, dag_id: str, run_id: str, task_id: str) -> dict[str, str | None]:
         """Return the extra links of a task instance."""
-        path = f"{_path(dag_id, run_id, task_id)}/links"
-        return self.request("GET", path, params={"map_index": map_index})["extra_links"]
+        return self.request("GET", f"{_path(dag_id, run_id, task_id)}/links")["extra_links"]
 
 
 def _run(dag_id: str, run_id: str) -> str:

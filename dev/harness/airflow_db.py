@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,38 +44,35 @@ def clean_env() -> dict[str, str]:
     return env
 
 
-def cache_of(python: Path, what: str) -> Path:
+def cache_of(what: str) -> Path:
     """Return where a freshly migrated database is kept: inside the environment's folder, one for each version."""
-    asked = "import sys; from importlib.metadata import version; print(sys.prefix, version('apache-airflow-core'))"
-    prefix, version = subprocess.check_output([python, "-c", asked], text=True).strip().rsplit(" ", 1)
-    cached = Path(prefix, "dev-cache", what.format(version))
+    cached = Path(sys.prefix, "dev-cache", what.format(version("apache-airflow-core")))
     cached.parent.mkdir(exist_ok=True)
     return cached
 
 
-def migrate(python: Path, home: str, url: str | None = None) -> None:
+def migrate(home: str, url: str | None = None) -> None:
     """Let Airflow lay its tables, in a SQLite file of that home unless there is a URL."""
     env = {**clean_env(), "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     if url:
         env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
     done = subprocess.run(
-        [python, "-m", "airflow", "db", "migrate"], env=env, text=True, capture_output=True, check=False
+        [sys.executable, "-m", "airflow", "db", "migrate"], env=env, text=True, capture_output=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"airflow db migrate failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
 
 
-def migrated_database(target: Path, python: Path | None = None) -> None:
+def migrated_database(target: Path) -> None:
     """
     Put a freshly migrated database at ``target``.
 
     ``airflow db migrate`` runs once for each environment and Airflow version; its result is copied from then on.
     """
-    python = python or Path(sys.executable)
-    cached = cache_of(python, "airflow-{}.db")
+    cached = cache_of("airflow-{}.db")
     if not cached.exists():
         with tempfile.TemporaryDirectory(dir=cached.parent) as home:
-            migrate(python, home)
+            migrate(home)
             Path(home, "airflow.db").replace(cached)  # whole or not at all, should two do it at once
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(cached, target)
@@ -104,7 +102,7 @@ class AirflowDb(ABC):
     url: str
 
     @abstractmethod
-    def prepare(self, python: Path) -> None:
+    def prepare(self) -> None:
         """Have the tables of that environment's Airflow, and let the database keep the journal from now on."""
 
     @abstractmethod
@@ -174,11 +172,11 @@ class SqliteDb(AirflowDb):
         # stand still until this is over (seen at clears), and then the loser is simply asked again.
         self.url = f"sqlite:///{path}?timeout=10"
 
-    def prepare(self, python: Path) -> None:
+    def prepare(self) -> None:
         """Lay the tables unless they are there, and the journal with them."""
         if self.path.exists():
             return
-        migrated_database(self.path, python)
+        migrated_database(self.path)
         with closing(sqlite3.connect(self.path)) as connection:
             columns = ", ".join(f"NEW.{name}" for name in COLUMNS.split(", "))
             if not self._has_map_index():

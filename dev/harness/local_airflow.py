@@ -56,7 +56,6 @@ class LocalAirflow:
 
     :param home: its folder, made if missing; database, logs and configuration live there.
     :param dags: the folder with DAG files.
-    :param python: the interpreter of the environment whose Airflow is to run; this one by default.
     :param config: Airflow options by ``section.option``, over the defaults in :meth:`options`.
     :param connections: Airflow connections by id, as dicts; every process gets them by environment.
     :param env: further environment variables for every process.
@@ -72,7 +71,6 @@ class LocalAirflow:
         home: Path,
         *,
         dags: Path,
-        python: Path | None = None,
         config: Mapping[str, str] | None = None,
         connections: Mapping[str, Mapping[str, Any]] | None = None,
         env: Mapping[str, str] | None = None,
@@ -85,7 +83,6 @@ class LocalAirflow:
         self.home = home.resolve()
         self.db = db or SqliteDb(self.home / "airflow.db")
         self.dags = dags.resolve()
-        self.python = python or Path(sys.executable)
         self.urls = [f"http://127.0.0.1:{free_port()}" for _ in range(api_servers)]
         self.url = self.urls[0]
         self._balancer = Network(*self.urls) if api_servers > 1 else None
@@ -160,7 +157,7 @@ class LocalAirflow:
     def start(self, timeout: float = 120) -> None:
         """Start all processes at once and wait until all are at work; on any error nothing is left running."""
         try:
-            self.db.prepare(self.python)
+            self.db.prepare()
             # Without it, four starting processes would each write a commented configuration here.
             (self.home / "airflow.cfg").touch()
             if self._balancer:
@@ -210,7 +207,7 @@ class LocalAirflow:
         self._start_airflow(name)
 
     def _start_airflow(self, name: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
-        self.family.start(name, [self.python, "-m", "airflow", *self._arguments(name)], env, cwd=cwd)
+        self.family.start(name, [sys.executable, "-m", "airflow", *self._arguments(name)], env, cwd=cwd)
 
     def _arguments(self, name: str) -> list[str]:
         at = ["--port", self._servers[name].rpartition(":")[2]] if name in self._servers else []

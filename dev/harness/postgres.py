@@ -67,7 +67,7 @@ class Postgres:
         self.dsn = f"host=127.0.0.1 port={self._port} dbname=postgres user=airflow"
         self.url = f"postgresql+psycopg2://airflow@127.0.0.1:{self._port}/postgres"
 
-    def prepare(self, python: Path) -> None:
+    def prepare(self) -> None:
         """
         Start it on a cluster with Airflow's tables.
 
@@ -77,7 +77,7 @@ class Postgres:
         if self._user:
             about = pwd.getpwnam(self._user)
             os.chown(self._folder, about.pw_uid, about.pw_gid)
-        cached = cache_of(python, f"airflow-{{}}-{_programs().parent.name}")
+        cached = cache_of(f"airflow-{{}}-{_programs().parent.name}")
         if cached.exists():
             self._copy(cached, self._data)
             self.start()
@@ -86,7 +86,7 @@ class Postgres:
             "initdb", "--pgdata", self._data, "--username=airflow", "--auth=trust", "--encoding=UTF8", "--locale=C"
         )
         self.start()
-        migrate(python, str(self._folder), self.url)
+        migrate(str(self._folder), self.url)
         self.stop()
         with tempfile.TemporaryDirectory(dir=cached.parent) as whole:
             copy = Path(whole, "data")
@@ -150,9 +150,9 @@ class PostgresDb(AirflowDb):
         self._server = server
         self.url = server.url
 
-    def prepare(self, python: Path) -> None:
+    def prepare(self) -> None:
         """Start the server on a new cluster, with the journal."""
-        self._server.prepare(python)
+        self._server.prepare()
         with closing(psycopg2.connect(self._server.dsn)) as connection, connection, connection.cursor() as cursor:
             cursor.execute(_JOURNAL)
 
