@@ -35,8 +35,8 @@ _DESCRIPTION = (
 class TaskStore(Protocol):
     """JSON values of one task instance, durable once ``set`` returns. What cannot be read or written raises."""
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value under a key."""
+    def get(self, key: str) -> Any:
+        """Return the value under a key, None if there is none."""
 
     def set(self, key: str, value: Any) -> None:
         """Store a value under a key."""
@@ -102,7 +102,7 @@ class TaskState:
         self._store = store
         self._earlier = earlier
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str) -> Any:
         """Return the value under a key; what an upgraded Airflow left in a Variable is moved here first."""
         found = self._newest() if key == SUBMIT_KEY else self._store.get(key)
         if found is None and self._earlier and key in (SUBMIT_KEY, WAIT_KEY):
@@ -113,7 +113,7 @@ class TaskState:
                     found = {"written": 0, **found}
                 self.set(key, found)
                 self._earlier.delete(key)
-        return default if found is None else found
+        return found
 
     def set(self, key: str, value: Any) -> None:
         """Store a value under a key."""
@@ -144,7 +144,7 @@ class TaskVariables:
         map_index = -1 if ti.map_index is None else ti.map_index
         self._name = digest(ti.dag_id, ti.run_id, ti.task_id, map_index)[:40]
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str) -> Any:
         """Return the value under a key; a Variable that cannot be read raises, it is not an absent one."""
         name = f"{key}__{self._name}"
         text = get_variable(name)
@@ -153,7 +153,7 @@ class TaskVariables:
             # there as "not found", and money hangs on that. The question in between fails loudly.
             task_state(self._ti)
             text = get_variable(name)
-        return default if text is None else json.loads(text)
+        return None if text is None else json.loads(text)
 
     def set(self, key: str, value: Any) -> None:
         """Store a value under a key."""
