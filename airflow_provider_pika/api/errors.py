@@ -97,48 +97,32 @@ def wrong_root(root: Root, lost: PikaUnknownOutcomeError, answer: Answer) -> Pik
     )
 
 
-def read_job(call: Call, root: Root, answer: Answer) -> Job:
+def refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> PikaError:
     """
-    Read a job out of the answer to a submit, a read or a cancel.
+    Return the error for an answer that is not of the kind 2xx.
 
-    :raises PikaError: the kind the answer stands for
+    :param body: its JSON, empty if it has none
     """
-    body = _json(call, root, answer)
-    if not isinstance(body, dict):
-        raise _unreadable(call, root, answer, f"a {type(body).__name__} where a job belongs")
-    job = Job.from_answer(body, call.jobid)
-    if not job.jobid:
-        raise _unreadable(call, root, answer, "a job without a jobid")
-    return job
+    about, said = _told(call, answer, body)
+    if answer.status == 429:
+        return _too_many(call, root, body, said, **about)
+    if is_transient_status(answer.status):
+        return _server_fault(call, root, answer, body, said, **about)
+    if 300 <= answer.status < 400:
+        return _redirect(call, root, answer, **about)
+    return _final_refusal(call, root, answer, body, said, **about)
 
 
-def read_jobids(call: Call, root: Root, answer: Answer) -> list[str]:
-    """Read the list of running jobids."""
-    body = _json(call, root, answer)
-    if not isinstance(body, list) or not all(isinstance(jobid, str) for jobid in body):
-        raise _unreadable(call, root, answer, f"a {type(body).__name__} where a list of jobids belongs")
-    return body
+def unreadable(call: Call, root: Root, answer: Answer, what: str) -> PikaError:
+    """
+    Return the error for an answer 2xx that does not hold what was asked for.
 
-
-def read_accounts(call: Call, root: Root, answer: Answer) -> dict[str, Any]:
-    """Read the configured accounts by channel; the API answers 404 with an empty body when there is none."""
-    if answer.status == 404 and not answer.text.strip():
-        return {}
-    return read_object(call, root, answer)
-
-
-def read_object(call: Call, root: Root, answer: Answer) -> dict[str, Any]:
-    """Read any JSON object."""
-    body = _json(call, root, answer)
-    if not isinstance(body, dict):
-        raise _unreadable(call, root, answer, f"a {type(body).__name__} where an object belongs")
-    return body
-
-
-def read_nothing(call: Call, root: Root, answer: Answer) -> None:
-    """Take an answer that has no body, as that of a changed account."""
-    if not 200 <= answer.status < 300:
-        _json(call, root, answer)
+    :param what: what it holds instead
+    """
+    about: dict[str, Any] = {"status": answer.status, "jobid": call.jobid}
+    if call.is_submit:
+        return _foreign(PikaUnknownOutcomeError, call, root, answer, what, foreign=is_foreign(answer), **about)
+    return _foreign(PikaUnavailableError, call, root, answer, what, advice=_not_the_api(call, answer), **about)
 
 
 def lost(call: Call, root: Root, reason: object, *, left: bool, cut: bool = False) -> PikaError:
@@ -168,70 +152,64 @@ def job_failed(job: Job, root: Root) -> PikaJobFailedError:
     )
 
 
-def _json(call: Call, root: Root, answer: Answer) -> Any:
-    try:
-        body = json.loads(answer.text)
-    except (ValueError, RecursionError):
-        body = None
-    if 200 <= answer.status < 300:
-        if body is None:
-            raise _unreadable(call, root, answer, what_instead_of_json(answer))
-        return body
-    raise _refusal(call, root, answer, body if isinstance(body, dict) else {})
-
-
-def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> PikaError:
-    status = answer.status
+def _told(call: Call, answer: Answer, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return what every error about this answer carries, and the API's own words, or else what came in their place."""
+    limit = math.inf if call.is_submit else _LONGEST_PAUSE if answer.status == 429 else MAX_BACKOFF
     about: dict[str, Any] = {
-        "status": status,
+        "status": answer.status,
         "error": _text_of(body.get("error")),
         "details": _text_of(body.get("errorDetails")),
         "jobid": _text_of(body.get("jobid")) or call.jobid,
-        "retry_after": retry_after(
-            body.get("errorDetails"),
-            answer.headers,
-            limit=math.inf if call.is_submit else _LONGEST_PAUSE if status == 429 else MAX_BACKOFF,
-        ),
+        "retry_after": retry_after(body.get("errorDetails"), answer.headers, limit=limit),
     }
-    # Its own words; without any, what there is instead of them.
     said = (about["error"] or "").rstrip(". ")
     if about["details"]:
         said += f" ({about['details']})"
     if not said and answer.text.strip():
         said = what_instead_of_json(answer)
-    if status == 429:
-        executing = body.get("executingJobs")
-        if isinstance(executing, list):
-            jobids = [str(jobid) for jobid in executing]
-            said = f"{len(jobids)} job{'s' * (len(jobids) != 1)} running" + (f", {said}" if about["error"] else "")
-            return _refused(PikaQueueFullError, call, root, said, executing_jobs=jobids, **about)
+    return about, said
+
+
+def _too_many(call: Call, root: Root, body: dict[str, Any], said: str, **about: Any) -> PikaError:
+    executing = body.get("executingJobs")
+    if not isinstance(executing, list):
         return _refused(PikaRateLimitedError, call, root, said, **about)
-    if is_transient_status(status):
-        if call.is_submit:
-            # A gateway's page about a server that is down: the API may well be behind it, and have taken the submit.
-            about["foreign"] = status == NOT_IMPLEMENTED and is_foreign(answer)
-            return _refused(PikaUnknownOutcomeError, call, root, said, **about)
-        if call.target == CHECK_PATH and not is_apis(answer):
-            return _foreign(PikaUnavailableError, call, root, answer, **about)
-        advice = None if body else _not_the_api(call, answer)
-        return _refused(PikaUnavailableError, call, root, said, advice=advice, **about)
-    if 300 <= status < 400:
-        headline = f"Redirected (HTTP {status}) to {answer.headers.get('location', 'nowhere')}"
-        # Following it would send the body, and the Discord token in it, to a host nobody chose.
-        if call.is_submit:
-            return _error(PikaRequestError, call, root, headline, advice=NOT_FOLLOWED, **about)
-        # A login page on the way to the API redirects a read for a while: no reason to give up a job that runs.
-        advice = f"{NOT_FOLLOWED} {NOT_THE_API}"
-        return _error(PikaUnavailableError, call, root, headline, advice=advice, **about)
-    if not call.is_submit and status not in FINAL_IN_ANY_FORM and not isinstance(body.get("error"), str):
-        # A firewall's page about a read says nothing of the job, which runs on and is paid for.
-        return _foreign(PikaUnavailableError, call, root, answer, advice=NOT_THE_API, **about)
-    kind = _BY_STATUS.get(status, PikaRequestError)
-    if call.is_submit and status not in FINAL_IN_ANY_FORM and is_foreign(answer):
-        # No job was made, but it is not the input that is wrong.
-        return _foreign(kind, call, root, answer, advice=WRONG_ROOT, **about)
+    jobids = [str(jobid) for jobid in executing]
+    said = f"{len(jobids)} job{'s' * (len(jobids) != 1)} running" + (f", {said}" if about["error"] else "")
+    return _refused(PikaQueueFullError, call, root, said, executing_jobs=jobids, **about)
+
+
+def _server_fault(call: Call, root: Root, answer: Answer, body: dict[str, Any], said: str, **about: Any) -> PikaError:
+    if call.is_submit:
+        # A gateway's page about a server that is down: the API may well be behind it, and have taken the submit.
+        foreign = answer.status == NOT_IMPLEMENTED and is_foreign(answer)
+        return _refused(PikaUnknownOutcomeError, call, root, said, foreign=foreign, **about)
+    if call.target == CHECK_PATH and not is_apis(answer):
+        return _foreign(PikaUnavailableError, call, root, answer, **about)
+    advice = None if body else _not_the_api(call, answer)
+    return _refused(PikaUnavailableError, call, root, said, advice=advice, **about)
+
+
+def _redirect(call: Call, root: Root, answer: Answer, **about: Any) -> PikaError:
+    headline = f"Redirected (HTTP {answer.status}) to {answer.headers.get('location', 'nowhere')}"
+    # Following it would send the body, and the Discord token in it, to a host nobody chose.
+    if call.is_submit:
+        return _error(PikaRequestError, call, root, headline, advice=NOT_FOLLOWED, **about)
+    # A login page on the way to the API redirects a read for a while: no reason to give up a job that runs.
+    return _error(PikaUnavailableError, call, root, headline, advice=f"{NOT_FOLLOWED} {NOT_THE_API}", **about)
+
+
+def _final_refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any], said: str, **about: Any) -> PikaError:
+    kind = _BY_STATUS.get(answer.status, PikaRequestError)
+    if answer.status not in FINAL_IN_ANY_FORM:
+        if not call.is_submit and not isinstance(body.get("error"), str):
+            # A firewall's page about a read says nothing of the job, which runs on and is paid for.
+            return _foreign(PikaUnavailableError, call, root, answer, advice=NOT_THE_API, **about)
+        if call.is_submit and is_foreign(answer):
+            # No job was made, but it is not the input that is wrong.
+            return _foreign(kind, call, root, answer, advice=WRONG_ROOT, **about)
     advice = None
-    if status == 404 and not call.jobid:
+    if answer.status == 404 and not call.jobid:
         wrong = "Is the root URL (host) of {conn} right? The API there knows no such route."
         nothing = "No account is configured for this channel: 'airflow pika accounts{option}' lists those that are."
         advice = nothing if call.target.startswith(f"{ACCOUNT_PATH}/") and about["error"] else wrong
@@ -241,13 +219,6 @@ def _refusal(call: Call, root: Root, answer: Answer, body: dict[str, Any]) -> Pi
 def _refused(kind: type[PikaError], call: Call, root: Root, said: str, **about: Any) -> PikaError:
     headline = f"{HEADLINE[kind]} (HTTP {about['status']})"
     return _error(kind, call, root, f"{headline}: {said}" if said else headline, **about)
-
-
-def _unreadable(call: Call, root: Root, answer: Answer, what: str) -> PikaError:
-    about: dict[str, Any] = {"status": answer.status, "jobid": call.jobid}
-    if call.is_submit:
-        return _foreign(PikaUnknownOutcomeError, call, root, answer, what, foreign=is_foreign(answer), **about)
-    return _foreign(PikaUnavailableError, call, root, answer, what, advice=_not_the_api(call, answer), **about)
 
 
 def _foreign(

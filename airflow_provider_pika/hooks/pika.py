@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_type
 
 from airflow.sdk import BaseHook
 
-from airflow_provider_pika.api import commands, errors
+from airflow_provider_pika.api import commands, errors, reading
 from airflow_provider_pika.api.advice import Root
 from airflow_provider_pika.api.answers import Answer, is_apis
 from airflow_provider_pika.api.job import Job
@@ -186,7 +186,7 @@ class PikaHook(BaseHook):
         :raises PikaUnavailableError: when the submit certainly never left
         :raises PikaUnknownOutcomeError: when the answer was lost: a job may exist
         """
-        return self._send(call, errors.read_job, files, before_body, after_body)
+        return self._send(call, reading.read_job, files, before_body, after_body)
 
     encrypt_text = _submits(commands.ENCRYPT_TEXT)
     create = _submits(commands.CREATE)
@@ -203,7 +203,7 @@ class PikaHook(BaseHook):
         :raises PikaRateLimitedError: when a pause is asked for
         :raises PikaUnavailableError: for a fault that may pass
         """
-        return self._send(commands.get_job(jobid), errors.read_job)
+        return self._send(commands.get_job(jobid), reading.read_job)
 
     def list_jobs(self) -> list[str]:
         """
@@ -211,7 +211,7 @@ class PikaHook(BaseHook):
 
         :raises PikaError: as :meth:`get_job` does
         """
-        return self._send(commands.list_jobs(), errors.read_jobids)
+        return self._send(commands.list_jobs(), reading.read_jobids)
 
     def cancel_job(self, jobid: str) -> Job:
         """
@@ -219,7 +219,7 @@ class PikaHook(BaseHook):
 
         :raises PikaError: as :meth:`get_job` does
         """
-        return self._send(commands.cancel_job(jobid), errors.read_job)
+        return self._send(commands.cancel_job(jobid), reading.read_job)
 
     def list_accounts(self) -> dict[str, Any]:
         """
@@ -227,7 +227,7 @@ class PikaHook(BaseHook):
 
         :raises PikaError: as :meth:`get_job` does
         """
-        return self._send(commands.list_accounts(), errors.read_accounts)
+        return self._send(commands.list_accounts(), reading.read_accounts)
 
     def get_account(self, channel: str) -> dict[str, Any]:
         """
@@ -235,7 +235,7 @@ class PikaHook(BaseHook):
 
         :raises PikaNotFoundError: when no account is configured for the channel
         """
-        return self._send(commands.get_account(channel), errors.read_object)
+        return self._send(commands.get_account(channel), reading.read_object)
 
     def set_account(self, channel: str, *, discord: str, max_jobs: int | str) -> None:
         """
@@ -245,7 +245,7 @@ class PikaHook(BaseHook):
         :param max_jobs: how many jobs the channel may run at once, 1 to 10
         """
         _mask_discord(discord)
-        self._send(commands.set_account(channel, discord=discord, max_jobs=max_jobs), errors.read_nothing)
+        self._send(commands.set_account(channel, discord=discord, max_jobs=max_jobs), reading.read_nothing)
 
     def delete_account(self, channel: str) -> None:
         """
@@ -253,12 +253,12 @@ class PikaHook(BaseHook):
 
         :raises PikaNotFoundError: when no account is configured for the channel
         """
-        self._send(commands.delete_account(channel), errors.read_nothing)
+        self._send(commands.delete_account(channel), reading.read_nothing)
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask the API whether it knows the token, which costs nothing; the *Test* button's method."""
         try:
-            self._send(commands.check_token(), errors.read_object)
+            self._send(commands.check_token(), reading.read_object)
         except PikaError as error:
             return False, str(error)
         # Without the connection's id: Airflow's page tests a copy under a random one.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_pika.api import commands, errors
+from airflow_provider_pika.api import commands, errors, reading
 from airflow_provider_pika.api.advice import Root
 from airflow_provider_pika.api.answers import Answer, is_apis, is_transient_status, retry_after
 from airflow_provider_pika.api.errors import is_retryable
@@ -48,7 +48,7 @@ def answer(status: int, body: Any = None, **headers: str) -> Answer:
     return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, text)
 
 
-def refusal(call: commands.Call, given: Answer, read: Any = errors.read_job) -> PikaError:
+def refusal(call: commands.Call, given: Answer, read: Any = reading.read_job) -> PikaError:
     with pytest.raises(PikaError) as caught:
         read(call, ROOT, given)
     return caught.value
@@ -151,50 +151,50 @@ def test_a_submit_answered_without_a_jobid_is_of_unknown_outcome() -> None:
 
 
 def test_a_read_answered_without_a_jobid_is_about_the_job_asked_for() -> None:
-    assert errors.read_job(READ, ROOT, answer(200, {"status": "progress"})) == Job(
+    assert reading.read_job(READ, ROOT, answer(200, {"status": "progress"})) == Job(
         "job:1", "progress", {"status": "progress"}
     )
 
 
 def test_a_submit_that_answers_200_failed_is_a_job_that_failed() -> None:
     """It is the job's status that decides, not the HTTP one."""
-    job = errors.read_job(SUBMIT, ROOT, answer(200, {**JOB, "status": "failed"}))
+    job = reading.read_job(SUBMIT, ROOT, answer(200, {**JOB, "status": "failed"}))
     assert (job.status, job.is_final) == ("failed", True)
 
 
 @pytest.mark.parametrize("status", [200, 201])
 def test_any_2xx_with_a_job_is_one(status: int) -> None:
-    assert errors.read_job(SUBMIT, ROOT, answer(status, JOB)) == Job("job:1", "started", JOB)
+    assert reading.read_job(SUBMIT, ROOT, answer(status, JOB)) == Job("job:1", "started", JOB)
 
 
 @pytest.mark.parametrize(("body", "jobids"), [([], []), (["job:1", "job:2"], ["job:1", "job:2"])])
 def test_a_list_of_jobids_is_read(body: list[str], jobids: list[str]) -> None:
-    assert errors.read_jobids(LIST, ROOT, answer(200, body)) == jobids
+    assert reading.read_jobids(LIST, ROOT, answer(200, body)) == jobids
 
 
 @pytest.mark.parametrize("body", [{"jobs": []}, [1], [None], [{"jobid": "job:1"}], HTML, "", "null"])
 def test_what_is_no_list_of_jobids_is_unreadable(body: Any) -> None:
     """An empty list read out of rubbish would make a lost submit look as if it had never been made."""
-    assert type(refusal(LIST, answer(200, body), errors.read_jobids)) is PikaUnavailableError
+    assert type(refusal(LIST, answer(200, body), reading.read_jobids)) is PikaUnavailableError
 
 
 def test_accounts_are_read_by_channel() -> None:
     accounts = {"1": {"channel": "1", "maxJobs": 3}}
-    assert errors.read_accounts(ACCOUNTS, ROOT, answer(200, accounts)) == accounts
+    assert reading.read_accounts(ACCOUNTS, ROOT, answer(200, accounts)) == accounts
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_a_404_with_an_empty_body_means_no_account(text: str) -> None:
-    assert errors.read_accounts(ACCOUNTS, ROOT, answer(404, text)) == {}
+    assert reading.read_accounts(ACCOUNTS, ROOT, answer(404, text)) == {}
 
 
 @pytest.mark.parametrize(("body", "kind"), [(HTML, PikaUnavailableError), ({"error": "E"}, PikaNotFoundError)])
 def test_a_404_that_says_something_is_no_empty_list_of_accounts(body: Any, kind: type[PikaError]) -> None:
-    assert type(refusal(ACCOUNTS, answer(404, body), errors.read_accounts)) is kind
+    assert type(refusal(ACCOUNTS, answer(404, body), reading.read_accounts)) is kind
 
 
 def test_accounts_that_are_a_list_are_unreadable() -> None:
-    assert type(refusal(ACCOUNTS, answer(200, []), errors.read_accounts)) is PikaUnavailableError
+    assert type(refusal(ACCOUNTS, answer(200, []), reading.read_accounts)) is PikaUnavailableError
 
 
 @pytest.mark.parametrize(
@@ -295,9 +295,9 @@ def everything_that_can_be_said() -> Iterator[tuple[commands.Call, PikaError]]:
         {"error": "E", "errorDetails": "D", "jobid": "job:9"},
     ]
     bodies.append({"error": "E", "executingJobs": ["job:1"]})
-    calls: list[tuple[commands.Call, Any]] = [(call, errors.read_job) for call in (SUBMIT, READ, CANCEL)]
-    calls += [(LIST, errors.read_jobids), (ACCOUNTS, errors.read_accounts)]
-    calls += [(CHECK, errors.read_object), (ACCOUNT, errors.read_object)]
+    calls: list[tuple[commands.Call, Any]] = [(call, reading.read_job) for call in (SUBMIT, READ, CANCEL)]
+    calls += [(LIST, reading.read_jobids), (ACCOUNTS, reading.read_accounts)]
+    calls += [(CHECK, reading.read_object), (ACCOUNT, reading.read_object)]
     for call, read in calls:
         for status in (200, 204, 301, 307, 400, 401, 402, 403, 404, 408, 409, 422, 429, 500, 501, 502, 504):
             for body in bodies:
@@ -345,7 +345,7 @@ def test_a_connection_that_leads_to_another_server_is_told_that_its_root_url_loo
 ) -> None:
     found = answer(status, body)
     assert not is_apis(found)
-    message = str(refusal(CHECK, found, errors.read_object))
+    message = str(refusal(CHECK, found, reading.read_object))
     assert message.startswith(f"The root URL {URL} of the connection 'films' looks wrong (HTTP {status}): ")
 
 
