@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
-import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
@@ -13,12 +11,10 @@ from airflow_provider_pika.api.commands import IMAGE_MAX_BYTES
 from airflow_provider_pika.api.polling import (
     MIN_POLL_INTERVAL,
     MIN_RESCHEDULE,
-    duration,
     interval_at_least,
     seconds_of,
 )
-from airflow_provider_pika.api.queue import submit_wait
-from airflow_provider_pika.compat import AirflowSensorTimeout, conf
+from airflow_provider_pika.compat import conf
 from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError, PikaRequestError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.kill import cancel_if_failed
@@ -26,7 +22,6 @@ from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.store import SUBMIT_KEY, forget_on_success, task_store
 from airflow_provider_pika.waiting import (
     JobWait,
-    backstop,
     completed,
     ended_job,
     is_trigger_timeout,
@@ -173,8 +168,10 @@ class PikaSubmitOperator(BaseOperator):
     ) -> str:
         """Take over from the queue in the triggerer: submit, or say that it took too long."""
         if event.get("outcome") == "timeout":
+            from airflow_provider_pika.operators.queue import queue_timed_out
+
             error = PikaError.from_event(refusal or {})
-            raise self._queue_timeout(error) from error.with_traceback(None)
+            raise queue_timed_out(self, error) from error.with_traceback(None)
         return self._submit(context, queued_since, releases)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -184,12 +181,10 @@ class PikaSubmitOperator(BaseOperator):
             kept = task_store(context, resumed=True).get(SUBMIT_KEY) or {}
             if kept.get("jobid"):
                 return self._submit(context)
+            from airflow_provider_pika.operators.queue import queue_timed_out
+
             # It waited in the queue, past its deadline: what is not paid for by now is not wanted any more.
-            raise AirflowSensorTimeout(
-                f"Timed out: no job was submitted within the queue_timeout of {duration(self.queue_timeout)}, because"
-                " no triggerer was there to wait for room in the queue. See that 'airflow triggerer' runs, then clear"
-                " the task; or set deferrable=False."
-            )
+            raise queue_timed_out(self)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
@@ -212,6 +207,7 @@ class PikaSubmitOperator(BaseOperator):
 
     def _submit(self, context: Context, queued_since: float | None = None, releases: int = 0) -> str:
         # Imported here: a DAG file is parsed often and submits never.
+        from airflow_provider_pika.operators.queue import wait_for_room
         from airflow_provider_pika.operators.submission import Submission
 
         self._ti = context["ti"]
@@ -239,7 +235,7 @@ class PikaSubmitOperator(BaseOperator):
         try:
             job = submission.job()
         except (PikaQueueFullError, PikaRateLimitedError) as error:
-            self._wait_for_room(context, hook, error, submission.memory.queued_since, releases)
+            wait_for_room(self, context, hook, error, queued_since=submission.memory.queued_since, releases=releases)
         except PikaError as error:
             raise task_error(error)  # noqa: B904 - it is the same error, or has it for its cause
         if job.is_final and job.status != "completed":
@@ -265,53 +261,9 @@ class PikaSubmitOperator(BaseOperator):
         if self.do_xcom_push:
             self._ti.xcom_push("jobid", jobid)
 
-    def _wait_for_room(
-        self, context: Context, hook: PikaHook, error: PikaError, queued_since: float, releases: int
-    ) -> NoReturn:
-        """Leave the worker until there may be room: for the queue in the triggerer, or until a later leg."""
-        now = time.time()
-        deadline = queued_since + self.queue_timeout
-        wait = submit_wait(
-            error,
-            rejections=context.get("task_reschedule_count") or 0,
-            left=deadline - now,
-            jitter=random.random(),
-        )
-        if wait is None:
-            raise self._queue_timeout(error) from error.with_traceback(None)
-        if not self.deferrable:
-            self.log.info("%s Submitting again in %d s.", error, wait)
-            raise later_leg(wait) from error
-        from airflow_provider_pika.triggers.pika import PikaQueueTrigger
-
-        # A rate limit says nothing of the jobs in the way, so it is waited out; a full queue as long as it asks.
-        pause = wait if isinstance(error, PikaRateLimitedError) else error.retry_after or 0.0
-        self.log.info("%s Waiting for room in the triggerer.", error)
-        self.defer(
-            trigger=PikaQueueTrigger(
-                pika_conn_id=self.pika_conn_id,
-                channel=self.queue_of(hook),
-                executing_jobs=getattr(error, "executing_jobs", []),
-                rejected_at=now,
-                not_before=now + pause,
-                queued_since=queued_since,
-                deadline=deadline,
-                releases=releases,
-            ),
-            method_name="submit_again",
-            kwargs={"queued_since": queued_since, "releases": releases + 1, "refusal": error.to_event()},
-            timeout=backstop(deadline),
-        )
-
     def queue_of(self, hook: PikaHook) -> str:  # noqa: ARG002 - for those that choose a channel
         """Return the channel in whose queue the submit waits, an empty text for any."""
         return ""
-
-    def _queue_timeout(self, error: PikaError) -> AirflowSensorTimeout:
-        return AirflowSensorTimeout(
-            f"Timed out: no job was submitted within the queue_timeout of {duration(self.queue_timeout)}. The last"
-            f" answer: {error} Give a longer queue_timeout, or let fewer tasks submit at once through an Airflow pool."
-        )
 
     def _wait(self, context: Context, hook: PikaHook, jobid: str, found: Job | None = None) -> str:
         if self._raised_interval and found:
