@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from airflow_provider_pika.api.job import RUNNING_STATES
+from airflow_provider_pika.api.keys import digest, read_time, write_time
 
 CALLBACK_PATH = "/pika/callback"
 MAILBOX_PREFIX = "pika_callback:"
@@ -35,8 +36,6 @@ _TOKEN_BYTES = 24
 _SENT_TOKEN = re.compile(r"(pika.{1,8}callback.{1,80}?token.{1,8}?)([\w-]{32})(?![\w-])", re.ASCII)
 _MAILBOX = re.compile(MAILBOX_PREFIX + "[0-9a-f]{40}")
 _JOBID_LIMIT = 200
-# Digits of milliseconds: what is longer is no time.
-_TIME_LIMIT = 15
 
 
 class Ring(NamedTuple):
@@ -67,7 +66,7 @@ def reply_url(callback_url: str, ti_id: str, token: str) -> str:
 
 def mailbox_key(token: str) -> str:
     """Return the key of the mailbox that a token opens; it gives nothing of the token away."""
-    return MAILBOX_PREFIX + hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+    return MAILBOX_PREFIX + digest(token, 40)
 
 
 def hide_token(text: str) -> str:
@@ -124,7 +123,7 @@ def read_call(body: bytes) -> Call | None:
 
 def ref_digest(reply_ref: str) -> str:
     """Return by what a mailbox knows the ``replyRef`` of its submit."""
-    return hashlib.sha256(reply_ref.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    return digest(reply_ref, 24)
 
 
 def new_mailbox(reply_ref: str) -> dict[str, Any]:
@@ -174,18 +173,19 @@ def with_call(mailbox: Mapping[str, Any], call: Call) -> tuple[dict[str, Any], b
 
 def job_digest(jobid: str) -> str:
     """Return what a bell's key says of a jobid: enough to know one's own by."""
-    return hashlib.sha256(jobid.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    return digest(jobid, 24)
 
 
 def bell_key(at: float, jobid: str) -> str:
     """Return the key of a bell rung at this time, UTC epoch seconds. No two are alike, so each is one more row."""
-    return f"{BELL_PREFIX}{at * 1000:.0f}:{secrets.token_hex(4)}:{job_digest(jobid)}"
+    return f"{BELL_PREFIX}{write_time(at)}:{secrets.token_hex(4)}:{job_digest(jobid)}"
 
 
 def read_bell(key: str) -> Ring | None:
     """Read the key of a bell; None for any other key."""
-    at, _, rest = key.removeprefix(BELL_PREFIX).partition(":")
+    told_at, _, rest = key.removeprefix(BELL_PREFIX).partition(":")
     _, _, job = rest.partition(":")
-    if not key.startswith(BELL_PREFIX) or not at.isdecimal() or len(at) > _TIME_LIMIT or not job:
+    at = read_time(told_at)
+    if not key.startswith(BELL_PREFIX) or at is None or not job:
         return None
-    return Ring(int(at) / 1000, job)
+    return Ring(at, job)

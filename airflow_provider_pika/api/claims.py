@@ -8,10 +8,10 @@ under another name. A wrong release costs a worker start and a 429, never a job.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from airflow_provider_pika.api.keys import digest, read_time, write_time
 from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL
 
 CLAIM_PREFIX = "pika_slot:"
@@ -26,8 +26,6 @@ LEFT_FOR = MIN_POLL_INTERVAL
 # Where two poll within so many seconds of each other, one of them comes to poll halfway between the other's polls:
 # triggerers that got their waiters at the same moment would see each free slot together, and late.
 CLOSE = MIN_POLL_INTERVAL / 4
-# Digits of milliseconds: what is longer is no time.
-_TIME_LIMIT = 15
 _NO_TIME = "-"
 
 
@@ -38,14 +36,14 @@ class Claim(NamedTuple):
     :param line: what :func:`line_digest` makes of the line
     :param at: when, UTC epoch seconds by its own clock: which of its own claims is the newest, and which are old
     :param runner: a random name of the triggerer's poller
-    :param head: since when the first of those who stay in its line has waited, None if nobody does
+    :param first_since: since when the first of those who stay in its line has waited, None if nobody does
     :param slots: the digests of the slots it claims
     """
 
     line: str
     at: float
     runner: str
-    head: float | None
+    first_since: float | None
     slots: frozenset[str]
 
 
@@ -75,11 +73,11 @@ def read_claim(key: str) -> Claim | None:
     parts = key.removeprefix(CLAIM_PREFIX).split(":")
     if not key.startswith(CLAIM_PREFIX) or len(parts) != 5:
         return None
-    line, at, runner, head, slots = parts
-    if not _is_time(at) or not (_is_time(head) or head == _NO_TIME):
+    line, told_at, runner, told_since, slots = parts
+    at, since = read_time(told_at), read_time(told_since)
+    if at is None or (since is None and told_since != _NO_TIME):
         return None
-    since = None if head == _NO_TIME else int(head) / 1000
-    return Claim(line, int(at) / 1000, runner, since, frozenset(slots.split(".")) - {""})
+    return Claim(line, at, runner, since, frozenset(slots.split(".")) - {""})
 
 
 def old_claims(keys: Iterable[str], now: float) -> list[str]:
@@ -89,17 +87,18 @@ def old_claims(keys: Iterable[str], now: float) -> list[str]:
 
 def put_off(gap: float) -> float:
     """
-    Return by how many seconds to put off the next poll where another triggerer has polled so much earlier, if at all.
+    Return by how many seconds to put off the next poll for it to fall halfway between another triggerer's polls.
 
-    The clocks of two hosts differ: the gap is then a wrong one, and so is the time between the polls, no more.
+    :param gap: seconds since that one polled, as its claim tells; where the clocks of two hosts differ the spacing is
+        off by as much, and nothing else
     """
     earlier, half = gap % MIN_POLL_INTERVAL, MIN_POLL_INTERVAL / 2
     return 0.0 if abs(earlier - half) <= half - CLOSE else (half - earlier) % MIN_POLL_INTERVAL
 
 
-class Share:
+class Claimant:
     """
-    One triggerer's share of a line.
+    One triggerer, as it claims slots for those in its line.
 
     :param line: what :func:`line_digest` makes of the line
     :param runner: this triggerer's poller
@@ -115,12 +114,12 @@ class Share:
         self._left: dict[str, float] = {}
         self._unheeded: set[Claim] = set()
 
-    def look(self, keys: Iterable[str], slots: Sequence[str], *, head: float, now: float) -> Look:
+    def look(self, keys: Iterable[str], slots: Sequence[str], *, first_since: float, now: float) -> Look:
         """
         Take in all claims there are, before claiming.
 
         :param slots: the slots that are free for all this triggerer knows
-        :param head: since when its first waiter has waited
+        :param first_since: since when its first waiter has waited
         """
         others = self._others(keys)
         claimed = {slot for claim in others for slot in claim.slots}
@@ -128,28 +127,28 @@ class Share:
         rest = [slot for slot in slots if slot not in taken]
         newest = {claim.runner: claim for claim in sorted(others, key=lambda claim: claim.at)}.values()
         self._unheeded &= set(newest)
-        ahead = {claim for claim in newest if claim.head is not None and claim.head < head - HEAD_START}
+        ahead = {it for it in newest if it.first_since is not None and it.first_since < first_since - HEAD_START}
         ahead -= self._unheeded
         self._left = {slot: self._left.get(slot, now) for slot in rest} if ahead else {}
         wanted = [slot for slot in rest if now - self._left.get(slot, now - LEFT_FOR) >= LEFT_FOR]
         if wanted:
             # It is dead, or its line is empty: it is waited for again when it claims again.
             self._unheeded |= ahead
-        behind = any(claim.head is not None and claim.head > head + HEAD_START for claim in newest)
+        behind = any(it.first_since is not None and it.first_since > first_since + HEAD_START for it in newest)
         gaps = [now - claim.at for claim in others if claim.slots & set(map(_digest, taken))]
-        tells = bool(taken) and behind and head != self._told
+        tells = bool(taken) and behind and first_since != self._told
         return Look(taken, wanted[:MOST_SLOTS], tells, put_off(min(gaps)) if gaps else 0.0)
 
-    def claim(self, slots: Sequence[str], *, head: float | None, now: float) -> str:
+    def claim(self, slots: Sequence[str], *, first_since: float | None, now: float) -> str:
         """
         Return the key that claims these slots, or without any only tells of the first waiter.
 
-        :param head: since when the first of those has waited who stay, None if nobody does
+        :param first_since: since when the first of those has waited who stay, None if nobody does
         """
-        self._told = head
-        since = _NO_TIME if head is None else f"{head * 1000:.0f}"
+        self._told = first_since
+        since = _NO_TIME if first_since is None else write_time(first_since)
         names = ".".join(map(_digest, slots))
-        return f"{self.prefix}{now * 1000:.0f}:{self._runner}:{since}:{names}"
+        return f"{self.prefix}{write_time(now)}:{self._runner}:{since}:{names}"
 
     def won(self, keys: Iterable[str], slots: Collection[str]) -> set[str]:
         """Return which of the slots it has just claimed are its own, given all claims there are now."""
@@ -168,8 +167,4 @@ class Share:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
-
-def _is_time(text: str) -> bool:
-    return text.isdecimal() and len(text) <= _TIME_LIMIT
+    return digest(text, 12)

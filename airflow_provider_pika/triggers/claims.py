@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from airflow_provider_pika import compat
-from airflow_provider_pika.api.claims import CLAIM_PREFIX, Share, line_digest, old_claims, put_off
+from airflow_provider_pika.api.claims import CLAIM_PREFIX, Claimant, line_digest, old_claims, put_off
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _PRUNED = 10
 _DESCRIPTION = "A triggerer has released a Pika task for a freed slot. Read by the other triggerers, removed later on."
 
 
-class Shares(NamedTuple):
+class Agreement(NamedTuple):
     """
     What came of asking the other triggerers.
 
@@ -44,7 +44,7 @@ class SlotClaims:
     def __init__(self, conn_id: str) -> None:
         self._conn_id = conn_id
         self._runner = secrets.token_hex(4)
-        self._shares: dict[str, Share] = {}
+        self._claimants: dict[str, Claimant] = {}
         self._known: list[str] = []
         self._alone_until = 0.0
         self._has_failed = False
@@ -62,28 +62,28 @@ class SlotClaims:
         except Exception as error:  # noqa: BLE001 - whatever ails Airflow's API, each triggerer has a line of its own
             self._failed(error)
 
-    async def share(self, channel: str, slots: Sequence[str], places: Sequence[float]) -> Shares:
+    async def agree(self, channel: str, slots: Sequence[str], waiting_since: Sequence[float]) -> Agreement:
         """
         Return which of these slots are whose.
 
         Those that are nobody's are left to others for a while, because their first waiter has waited longer.
 
         :param slots: free slots by name, those without a name being known here only
-        :param places: since when those wait whose turn it is here, the first one first
+        :param waiting_since: since when those wait whose turn it is here, the first one first
         """
         named = [slot for slot in slots if slot]
         own = set(slots) - set(named)
         if not named or self.is_alone:
-            return Shares(set(slots), set())
+            return Agreement(set(slots), set())
         try:
-            shares = await asyncio.wait_for(self._share(channel, named, places), CLAIM_TIME)
+            agreement = await asyncio.wait_for(self._agree(channel, named, waiting_since), CLAIM_TIME)
         except Exception as error:  # noqa: BLE001 - whatever ails Airflow's API, each triggerer has a line of its own
             self._failed(error)
-            return Shares(set(slots), set())
+            return Agreement(set(slots), set())
         if self._has_failed:
             self._has_failed = False
             log.info("The triggerers agree again on whom to release from the queue.")
-        return shares._replace(mine=own | shares.mine)
+        return agreement._replace(mine=own | agreement.mine)
 
     async def prune(self) -> None:
         """Remove old claims, whoever made them."""
@@ -93,20 +93,20 @@ class SlotClaims:
         except Exception as error:  # noqa: BLE001 - as above
             self._failed(error)
 
-    async def _share(self, channel: str, slots: list[str], places: Sequence[float]) -> Shares:
-        if channel not in self._shares:
-            self._shares[channel] = Share(line_digest(self._conn_id, channel), self._runner)
-        share = self._shares[channel]
-        look = share.look(await self._keys(share.prefix), slots, head=places[0], now=time.time())
+    async def _agree(self, channel: str, slots: list[str], waiting_since: Sequence[float]) -> Agreement:
+        if channel not in self._claimants:
+            self._claimants[channel] = Claimant(line_digest(self._conn_id, channel), self._runner)
+        claimant = self._claimants[channel]
+        look = claimant.look(await self._keys(claimant.prefix), slots, first_since=waiting_since[0], now=time.time())
         if look.wanted or look.tells:
-            stays = places[len(look.wanted) :]
-            key = share.claim(look.wanted, head=stays[0] if stays else None, now=time.time())
+            stays = waiting_since[len(look.wanted) :]
+            key = claimant.claim(look.wanted, first_since=stays[0] if stays else None, now=time.time())
             await _in_thread(compat.set_variable, key, "", _DESCRIPTION)
         if not look.wanted:
-            return Shares(set(), look.taken, look.put_off)
-        mine = share.won(await self._keys(share.prefix), look.wanted)
+            return Agreement(set(), look.taken, look.put_off)
+        mine = claimant.won(await self._keys(claimant.prefix), look.wanted)
         lost = set(look.wanted) - mine
-        return Shares(mine, look.taken | lost, put_off(0.0) if lost else look.put_off)
+        return Agreement(mine, look.taken | lost, put_off(0.0) if lost else look.put_off)
 
     async def _keys(self, prefix: str) -> list[str]:
         self._known = await _in_thread(compat.variable_keys, prefix)

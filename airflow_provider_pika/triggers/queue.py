@@ -111,13 +111,13 @@ class ChannelQueues:
             slots = self._queues[channel].offered(waiting=len(waiters), now=now)
             if not slots:
                 break
-            shares = await self._claims.share(channel, slots, [waiter.since for waiter in waiters])
+            agreement = await self._claims.agree(channel, slots, [waiter.since for waiter in waiters])
             # Who has just heard of an end by the service's call knows nothing of when others poll.
-            if shares.put_off and now - self._polled_at < 1:
-                self._put_off_to = self._polled_at + MIN_POLL_INTERVAL + shares.put_off
-            if not shares.mine and not shares.others:
+            if agreement.put_off and now - self._polled_at < 1:
+                self._put_off_to = self._polled_at + MIN_POLL_INTERVAL + agreement.put_off
+            if not agreement.mine and not agreement.others:
                 break
-            self._settle(channel, shares.mine, shares.others)
+            self._settle(channel, agreement.mine, agreement.others)
         self._start(self._claims.prune)
 
     def _settle(self, channel: str, mine: set[str], others: set[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk.execution_time.comms import DeleteVariable, PutVariable
 
 from airflow_provider_pika import compat
-from airflow_provider_pika.api.claims import CLAIM_AGE, CLAIM_PREFIX, Share, line_digest, read_claim
+from airflow_provider_pika.api.claims import CLAIM_AGE, CLAIM_PREFIX, Claimant, line_digest, read_claim
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaQueueFullError
 from airflow_provider_pika.hooks.pika import PikaHook
@@ -167,7 +167,9 @@ def test_one_triggerer_alone_asks_little_and_only_when_it_releases(
 def test_a_claim_names_nothing_and_is_removed_when_it_is_old(
     pika_emulator: EmulatorClient, clock: Clock, asked: Asked
 ) -> None:
-    old = [Share(line_digest(name, ""), "dead").claim(["job:1"], head=None, now=clock.time()) for name in "ab"]
+    old = [
+        Claimant(line_digest(name, ""), "dead").claim(["job:1"], first_since=None, now=clock.time()) for name in "ab"
+    ]
     clock.leap(CLAIM_AGE + 1)
     asked.variables.values.update(dict.fromkeys([*old, f"{CLAIM_PREFIX}what-is-this"], ""))
     jobs = fill(pika_emulator, 2)
@@ -184,7 +186,7 @@ def test_a_claim_names_nothing_and_is_removed_when_it_is_old(
 def test_where_airflow_cannot_be_asked_each_has_its_own_line(
     pika_emulator: EmulatorClient, clock: Clock, asked: Asked, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    old = Share(line_digest(CONN, ""), "dead").claim(["job:1"], head=None, now=1.0)
+    old = Claimant(line_digest(CONN, ""), "dead").claim(["job:1"], first_since=None, now=1.0)
     asked.variables.values[old] = ""
 
     def fail(which: str) -> None:
@@ -247,7 +249,7 @@ def test_the_slots_of_a_dead_triggerer_go_to_the_living(
 ) -> None:
     """It had claimed a slot, and died before its waiter was released."""
     (job,) = fill(pika_emulator, 1)
-    key = Share(line_digest(CONN, ""), "dead").claim([job], head=None, now=clock.time())
+    key = Claimant(line_digest(CONN, ""), "dead").claim([job], first_since=None, now=clock.time())
     asked.variables.values[key] = ""
 
     async def one() -> None:

@@ -15,7 +15,7 @@ from airflow_provider_pika.api.claims import (
     HEAD_START,
     LEFT_FOR,
     MOST_SLOTS,
-    Share,
+    Claimant,
     line_digest,
     old_claims,
     put_off,
@@ -27,25 +27,25 @@ LINE = line_digest("pika_default", "7" * 19)
 NOW = 1_800_000_000.0
 
 
-def share(runner: str, line: str = LINE) -> Share:
-    return Share(line, runner)
+def claimant(runner: str, line: str = LINE) -> Claimant:
+    return Claimant(line, runner)
 
 
-def claimed(runner: str, *slots: str, head: float | None = NOW, at: float = NOW, line: str = LINE) -> str:
-    return share(runner, line).claim(slots, head=head, now=at)
+def claimed(runner: str, *slots: str, first_since: float | None = NOW, at: float = NOW, line: str = LINE) -> str:
+    return claimant(runner, line).claim(slots, first_since=first_since, now=at)
 
 
 # What a key says
 
 
 def test_a_key_tells_who_claims_which_slots_and_who_waits_behind() -> None:
-    claim = read_claim(claimed("a1", "job:1", "job:2", head=NOW - 5.5))
+    claim = read_claim(claimed("a1", "job:1", "job:2", first_since=NOW - 5.5))
     assert claim is not None
-    assert (claim.line, claim.at, claim.runner, claim.head, len(claim.slots)) == (LINE, NOW, "a1", NOW - 5.5, 2)
+    assert (claim.line, claim.at, claim.runner, claim.first_since, len(claim.slots)) == (LINE, NOW, "a1", NOW - 5.5, 2)
 
 
 def test_the_longest_key_is_one_that_airflow_takes() -> None:
-    key = claimed("f" * 8, *(f"user:4242-job:{n}" for n in range(MOST_SLOTS)), head=NOW)
+    key = claimed("f" * 8, *(f"user:4242-job:{n}" for n in range(MOST_SLOTS)), first_since=NOW)
     assert len(key) <= 250
 
 
@@ -72,27 +72,27 @@ def test_claims_are_old_after_some_minutes_whosever_they_are() -> None:
 
 
 def test_a_slot_that_nobody_has_claimed_is_claimed() -> None:
-    look = share("a1").look([], ["job:1", "job:2"], head=NOW, now=NOW)
+    look = claimant("a1").look([], ["job:1", "job:2"], first_since=NOW, now=NOW)
     assert (look.taken, look.wanted, look.tells) == (set(), ["job:1", "job:2"], False)
 
 
 def test_a_slot_that_another_one_has_claimed_is_his() -> None:
-    look = share("a1").look([claimed("b2", "job:1")], ["job:1", "job:2"], head=NOW, now=NOW)
+    look = claimant("a1").look([claimed("b2", "job:1")], ["job:1", "job:2"], first_since=NOW, now=NOW)
     assert (look.taken, look.wanted, look.tells) == ({"job:1"}, ["job:2"], False)
 
 
 def test_ones_own_claim_of_before_is_no_obstacle() -> None:
     """The waiter it was claimed for has left meanwhile."""
-    mine = share("a1")
-    keys = [mine.claim(["job:1"], head=None, now=NOW)]
-    assert mine.look(keys, ["job:1"], head=NOW, now=NOW).wanted == ["job:1"]
+    mine = claimant("a1")
+    keys = [mine.claim(["job:1"], first_since=None, now=NOW)]
+    assert mine.look(keys, ["job:1"], first_since=NOW, now=NOW).wanted == ["job:1"]
 
 
 @pytest.mark.parametrize("line", [line_digest("pika_other", "7" * 19), line_digest("pika_default", "")])
 def test_claims_of_another_line_are_none_of_ours(line: str) -> None:
     """A job may be in the way of two lines: each of them follows its own slots."""
-    mine, keys = share("a1"), [claimed("b2", "job:1", line=line)]
-    assert mine.look(keys, ["job:1"], head=NOW, now=NOW).wanted == ["job:1"]
+    mine, keys = claimant("a1"), [claimed("b2", "job:1", line=line)]
+    assert mine.look(keys, ["job:1"], first_since=NOW, now=NOW).wanted == ["job:1"]
     assert mine.won(keys, ["job:1"]) == {"job:1"}
 
 
@@ -101,11 +101,11 @@ def test_of_those_who_claim_at_the_same_moment_just_one_wins(number: int) -> Non
     slot = f"job:{number}"
     runners = ["a1", "b2", "c3"]
     keys = [claimed(runner, slot) for runner in runners]
-    assert sum(slot in share(runner).won(keys, [slot]) for runner in runners) == 1
+    assert sum(slot in claimant(runner).won(keys, [slot]) for runner in runners) == 1
 
 
 def test_no_more_slots_are_wanted_than_a_key_can_name() -> None:
-    look = share("a1").look([], [f"job:{n}" for n in range(MOST_SLOTS + 5)], head=NOW, now=NOW)
+    look = claimant("a1").look([], [f"job:{n}" for n in range(MOST_SLOTS + 5)], first_since=NOW, now=NOW)
     assert len(look.wanted) == MOST_SLOTS
 
 
@@ -113,37 +113,37 @@ def test_no_more_slots_are_wanted_than_a_key_can_name() -> None:
 
 
 def test_a_slot_is_left_for_a_poll_to_who_has_waited_much_longer() -> None:
-    mine, keys = share("a1"), [claimed("b2", "job:0", head=NOW - HEAD_START - 1)]
-    looks = [mine.look(keys, ["job:1"], head=NOW, now=NOW + after) for after in (0, LEFT_FOR - 1, LEFT_FOR)]
+    mine, keys = claimant("a1"), [claimed("b2", "job:0", first_since=NOW - HEAD_START - 1)]
+    looks = [mine.look(keys, ["job:1"], first_since=NOW, now=NOW + after) for after in (0, LEFT_FOR - 1, LEFT_FOR)]
     assert [look.wanted for look in looks] == [[], [], ["job:1"]]
 
 
 def test_who_did_not_take_what_was_left_to_him_is_not_waited_for_again() -> None:
     """His triggerer is dead, or all who waited there have given up."""
-    mine, keys = share("a1"), [claimed("b2", "job:0", head=NOW - HEAD_START - 1)]
-    mine.look(keys, ["job:1"], head=NOW, now=NOW)
-    mine.look(keys, ["job:1"], head=NOW, now=NOW + LEFT_FOR)
-    assert mine.look(keys, ["job:2"], head=NOW, now=NOW + 20).wanted == ["job:2"]
-    keys.append(claimed("b2", "job:3", head=NOW - HEAD_START - 1, at=NOW + 30))
-    assert mine.look(keys, ["job:4"], head=NOW, now=NOW + 40).wanted == []
+    mine, keys = claimant("a1"), [claimed("b2", "job:0", first_since=NOW - HEAD_START - 1)]
+    mine.look(keys, ["job:1"], first_since=NOW, now=NOW)
+    mine.look(keys, ["job:1"], first_since=NOW, now=NOW + LEFT_FOR)
+    assert mine.look(keys, ["job:2"], first_since=NOW, now=NOW + 20).wanted == ["job:2"]
+    keys.append(claimed("b2", "job:3", first_since=NOW - HEAD_START - 1, at=NOW + 30))
+    assert mine.look(keys, ["job:4"], first_since=NOW, now=NOW + 40).wanted == []
 
 
-@pytest.mark.parametrize("head", [None, NOW - HEAD_START + 1, NOW, NOW + 500])
-def test_nobody_else_is_waited_for(head: float | None) -> None:
-    keys = [claimed("b2", "job:0", head=head)]
-    assert share("a1").look(keys, ["job:1"], head=NOW, now=NOW).wanted == ["job:1"]
+@pytest.mark.parametrize("first_since", [None, NOW - HEAD_START + 1, NOW, NOW + 500])
+def test_nobody_else_is_waited_for(first_since: float | None) -> None:
+    keys = [claimed("b2", "job:0", first_since=first_since)]
+    assert claimant("a1").look(keys, ["job:1"], first_since=NOW, now=NOW).wanted == ["job:1"]
 
 
 def test_only_the_newest_word_of_a_triggerer_counts() -> None:
-    keys = [claimed("b2", head=NOW - 500, at=NOW - 50), claimed("b2", head=NOW, at=NOW - 40)]
-    assert share("a1").look(keys, ["job:1"], head=NOW, now=NOW).wanted == ["job:1"]
+    keys = [claimed("b2", first_since=NOW - 500, at=NOW - 50), claimed("b2", first_since=NOW, at=NOW - 40)]
+    assert claimant("a1").look(keys, ["job:1"], first_since=NOW, now=NOW).wanted == ["job:1"]
 
 
 def test_who_always_comes_late_tells_once_that_he_has_waited_longer() -> None:
-    mine, keys = share("a1"), [claimed("b2", "job:1", head=NOW + HEAD_START + 1)]
-    assert mine.look(keys, ["job:1"], head=NOW, now=NOW).tells
-    mine.claim([], head=NOW, now=NOW)
-    assert not mine.look(keys, ["job:1"], head=NOW, now=NOW).tells
+    mine, keys = claimant("a1"), [claimed("b2", "job:1", first_since=NOW + HEAD_START + 1)]
+    assert mine.look(keys, ["job:1"], first_since=NOW, now=NOW).tells
+    mine.claim([], first_since=NOW, now=NOW)
+    assert not mine.look(keys, ["job:1"], first_since=NOW, now=NOW).tells
 
 
 # When to poll
@@ -151,14 +151,14 @@ def test_who_always_comes_late_tells_once_that_he_has_waited_longer() -> None:
 
 @pytest.mark.parametrize(("gap", "later"), [(0.0, 5.0), (0.3, 4.7), (2.4, 2.6), (9.0, 6.0), (19.0, 6.0), (-1.0, 6.0)])
 def test_who_polls_close_behind_another_one_comes_to_poll_halfway_between_his_polls(gap: float, later: float) -> None:
-    mine, keys = share("a1"), [claimed("b2", "job:1", at=NOW - gap), claimed("b2", "job:0", at=NOW - 33)]
-    assert mine.look(keys, ["job:1"], head=NOW, now=NOW).put_off == pytest.approx(later, abs=0.01)
+    mine, keys = claimant("a1"), [claimed("b2", "job:1", at=NOW - gap), claimed("b2", "job:0", at=NOW - 33)]
+    assert mine.look(keys, ["job:1"], first_since=NOW, now=NOW).put_off == pytest.approx(later, abs=0.01)
 
 
 @pytest.mark.parametrize("gap", [2.6, 5.0, 7.4, 13.0])
 def test_who_polls_far_enough_behind_stays_there(gap: float) -> None:
-    mine, keys = share("a1"), [claimed("b2", "job:1", at=NOW - gap)]
-    assert mine.look(keys, ["job:1"], head=NOW, now=NOW).put_off == 0
+    mine, keys = claimant("a1"), [claimed("b2", "job:1", at=NOW - gap)]
+    assert mine.look(keys, ["job:1"], first_since=NOW, now=NOW).put_off == 0
 
 
 # Two triggerers and a channel
@@ -231,7 +231,7 @@ class Triggerer:
     def __init__(self, world: World, runner: str) -> None:
         self.world = world
         self.queue = ChannelQueue()
-        self.share = share(runner)
+        self.claimant = claimant(runner)
         self.waiters: list[float] = []
         self.lives = True
         self.is_agreeing = False
@@ -270,13 +270,13 @@ class Triggerer:
         world = self.world
         while slots := self.offered():
             named = [slot for slot in slots if slot]
-            look = self.share.look(list(world.keys), named, head=self.waiters[0], now=world.now)
+            look = self.claimant.look(list(world.keys), named, first_since=self.waiters[0], now=world.now)
             yield
             if look.wanted or look.tells:
-                stays = self.waiters[len(look.wanted) :]
-                world.keys.append(self.share.claim(look.wanted, head=stays[0] if stays else None, now=world.now))
+                stays = self.waiters[len(look.wanted) :] or [None]
+                world.keys.append(self.claimant.claim(look.wanted, first_since=stays[0], now=world.now))
                 yield
-            mine = self.share.won(list(world.keys), look.wanted)
+            mine = self.claimant.won(list(world.keys), look.wanted)
             lost = set(look.wanted) - mine
             self.put_off = put_off(0.0) if lost else look.put_off
             if not mine | look.taken | lost:
@@ -364,7 +364,7 @@ def test_a_slot_nobody_has_filled_is_offered_again_and_goes_to_one() -> None:
     """The triggerer that had claimed it died, or its waiter did."""
     keys = [claimed("dead", "job:0")]
     queues = {runner: ChannelQueue() for runner in ("a1", "b2")}
-    shares = {runner: share(runner) for runner in queues}
+    claimants = {runner: claimant(runner) for runner in queues}
     for queue in queues.values():
         queue.rejected(["job:0"], at=NOW)
     went = []
@@ -373,10 +373,10 @@ def test_a_slot_nobody_has_filled_is_offered_again_and_goes_to_one() -> None:
         runner = "a1" if step % 2 else "b2"
         queues[runner].after_poll([], now=now)
         slots = queues[runner].offered(waiting=5, now=now)
-        look = shares[runner].look(keys, slots, head=NOW, now=now)
+        look = claimants[runner].look(keys, slots, first_since=NOW, now=now)
         if look.wanted:
-            keys.append(shares[runner].claim(look.wanted, head=NOW, now=now))
-        if queues[runner].settle(shares[runner].won(keys, look.wanted), look.taken, waiting=5, now=now):
+            keys.append(claimants[runner].claim(look.wanted, first_since=NOW, now=now))
+        if queues[runner].settle(claimants[runner].won(keys, look.wanted), look.taken, waiting=5, now=now):
             went.append(now)
     assert len(went) == 1
     assert RELEASE_TIMEOUT <= went[0] - NOW <= RELEASE_TIMEOUT + 25
