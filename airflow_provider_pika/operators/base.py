@@ -171,7 +171,7 @@ class PikaSubmitOperator(BaseOperator):
             from airflow_provider_pika.operators.queue import queue_timed_out
 
             error = PikaError.from_event(refusal or {})
-            raise queue_timed_out(self, error) from error.with_traceback(None)
+            raise queue_timed_out(self.queue_timeout, error) from error.with_traceback(None)
         return self._submit(context, queued_since, releases)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -184,7 +184,7 @@ class PikaSubmitOperator(BaseOperator):
             from airflow_provider_pika.operators.queue import queue_timed_out
 
             # It waited in the queue, past its deadline: what is not paid for by now is not wanted any more.
-            raise queue_timed_out(self)
+            raise queue_timed_out(self.queue_timeout)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
@@ -235,7 +235,17 @@ class PikaSubmitOperator(BaseOperator):
         try:
             job = submission.job()
         except (PikaQueueFullError, PikaRateLimitedError) as error:
-            wait_for_room(self, context, hook, error, queued_since=submission.memory.queued_since, releases=releases)
+            wait_for_room(
+                self,
+                context,
+                error,
+                conn_id=self.pika_conn_id,
+                channel=self.queue_of(hook),
+                deferrable=self.deferrable,
+                queue_timeout=self.queue_timeout,
+                queued_since=submission.memory.queued_since,
+                releases=releases,
+            )
         except PikaError as error:
             raise task_error(error)  # noqa: B904 - it is the same error, or has it for its cause
         if job.is_final and job.status != "completed":

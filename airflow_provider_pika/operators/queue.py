@@ -14,18 +14,18 @@ from airflow_provider_pika.triggers.pika import PikaQueueTrigger
 from airflow_provider_pika.waiting import backstop, later_leg
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
-
-    from airflow_provider_pika.hooks.pika import PikaHook
-    from airflow_provider_pika.operators.base import PikaSubmitOperator
+    from airflow.sdk import BaseOperator, Context
 
 
 def wait_for_room(
-    task: PikaSubmitOperator,
+    task: BaseOperator,
     context: Context,
-    hook: PikaHook,
     error: PikaError,
     *,
+    conn_id: str,
+    channel: str,
+    deferrable: bool,
+    queue_timeout: float,
     queued_since: float,
     releases: int,
 ) -> NoReturn:
@@ -33,12 +33,14 @@ def wait_for_room(
     Wait in the triggerer's line, or until a later leg.
 
     :param error: the 429
+    :param channel: in whose queue, an empty text for any
+    :param queue_timeout: seconds
     :param queued_since: when the task joined the queue, UTC epoch seconds
     :param releases: how often it has been released from the line already
-    :raises AirflowSensorTimeout: when its ``queue_timeout`` has passed
+    :raises AirflowSensorTimeout: when ``queue_timeout`` has passed
     """
     now = time.time()
-    deadline = queued_since + task.queue_timeout
+    deadline = queued_since + queue_timeout
     wait = submit_wait(
         error,
         rejections=context.get("task_reschedule_count") or 0,
@@ -46,8 +48,8 @@ def wait_for_room(
         jitter=random.random(),
     )
     if wait is None:
-        raise queue_timed_out(task, error) from error.with_traceback(None)
-    if not task.deferrable:
+        raise queue_timed_out(queue_timeout, error) from error.with_traceback(None)
+    if not deferrable:
         task.log.info("%s Submitting again in %d s.", error, wait)
         raise later_leg(wait) from error
     # A rate limit says nothing of the jobs in the way, so it is waited out; a full queue as long as it asks.
@@ -55,8 +57,8 @@ def wait_for_room(
     task.log.info("%s Waiting for room in the triggerer.", error)
     task.defer(
         trigger=PikaQueueTrigger(
-            pika_conn_id=task.pika_conn_id,
-            channel=task.queue_of(hook),
+            pika_conn_id=conn_id,
+            channel=channel,
             executing_jobs=getattr(error, "executing_jobs", []),
             rejected_at=now,
             not_before=now + pause,
@@ -70,13 +72,14 @@ def wait_for_room(
     )
 
 
-def queue_timed_out(task: PikaSubmitOperator, error: PikaError | None = None) -> AirflowSensorTimeout:
+def queue_timed_out(queue_timeout: float, error: PikaError | None = None) -> AirflowSensorTimeout:
     """
     Return the timeout of a submit that has found no room.
 
+    :param queue_timeout: seconds
     :param error: the last 429; None where no triggerer was there to wait for room
     """
-    told = f"Timed out: no job was submitted within the queue_timeout of {duration(task.queue_timeout)}"
+    told = f"Timed out: no job was submitted within the queue_timeout of {duration(queue_timeout)}"
     if error is None:
         return AirflowSensorTimeout(
             f"{told}, because no triggerer was there to wait for room in the queue. See that 'airflow triggerer' runs,"
