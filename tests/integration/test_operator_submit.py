@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -22,14 +21,8 @@ from airflow_provider_pika.exceptions import (
     PikaUnavailableError,
 )
 from airflow_provider_pika.operators.pika import EncryptTextOperator
-from tests.support.task_context import Clock, Life
-
-Lives = Callable[..., Life]
-STORES = pytest.mark.parametrize("stored", [True, False], ids=["store", "storeless"])
-
-
-def submit(**about: Any) -> Callable[[], EncryptTextOperator]:
-    return lambda: EncryptTextOperator(**{"task_id": "submit", "message": "HELLO", "prompt": "waves", **about})
+from tests.support.submits import STORES, Lives, submit
+from tests.support.task_context import Clock
 
 
 @STORES
