@@ -77,7 +77,8 @@ class Callbacks:
         """Note that a job has ended; :meth:`send_due` does the rest."""
         if not job.asked.reply_url:
             return
-        delivery = _Delivery(job, job.asked.reply_url, body, self._state.counters, self._state.now())
+        # From its end, which may have been noticed later: when a test puts time ahead, by as much.
+        delivery = _Delivery(job, job.asked.reply_url, body, self._state.counters, job.ended or self._state.now())
         fault = self._faults.strike("callback", job.jobid)
         kind, seconds = (fault.kind, fault.params.get("seconds", _DEFAULT_DELAY)) if fault else ("", 0)
         if kind == "lost":

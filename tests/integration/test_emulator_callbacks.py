@@ -194,6 +194,15 @@ class TestFaults:
         assert receiver.jobids == [plain, late]
         assert second["ended"] < second["sent"]
 
+    def test_a_late_one_counts_from_its_jobs_end_not_from_when_it_was_noticed(
+        self, pika_emulator: EmulatorClient, receiver: Receiver
+    ) -> None:
+        pika_emulator.configure(seconds=100)
+        pika_emulator.fault("callback", "late", seconds=50)
+        jobid = submit(pika_emulator, receiver.url)
+        pika_emulator.advance(1000)
+        wait_for(lambda: receiver.jobids == [jobid])
+
     def test_many_come_in_no_order(self, pika_emulator: EmulatorClient, receiver: Receiver) -> None:
         pika_emulator.configure(max_jobs=10)
         pika_emulator.fault("callback", "shuffled", times=10, seconds=1000)
