@@ -65,7 +65,7 @@ def task_store(context: Context, *, resumed: bool = False) -> TaskStore:
 
 def has_begun(context: Context, *, resumed: bool) -> bool:
     """
-    Whether this is not the first leg of a task instance's first try: whatever it finds stored then is not its own.
+    Whether an earlier leg of this task instance has run: so it is but for the first of the first try.
 
     :param resumed: whether it comes back from a deferral
     """

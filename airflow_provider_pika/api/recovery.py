@@ -77,6 +77,7 @@ class Record:
     :param is_given_up: whether a new submit may take this one's place: it was proved to have made no job, as far as
         that can be, or the user's flag or a person's clear said so; it is looked for once more before each that is sent
     :param was_proved: whether it was the former
+    :param ti_id: the task instance's id, of which each try has one of its own
     :param written: how many records of this task instance were written before this one: the highest is the newest
     """
 
@@ -97,6 +98,7 @@ class Record:
     mailbox: str | None = None
     is_given_up: bool = False
     was_proved: bool = False
+    ti_id: str | None = None
     written: int = 0
 
     @property

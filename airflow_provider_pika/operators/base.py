@@ -49,6 +49,7 @@ class PikaSubmitOperator(BaseOperator):
     The jobid is the XCom ``return_value`` and ``jobid``. A full queue or a rate limit (429) reschedules the task,
     which uses no try and holds no worker. What a retry cannot mend (400, 401, 402, 422, bad input, a submit whose
     outcome stays unknown) fails the task without retries. A retry goes on with the job an earlier try submitted.
+    The text ``None``, to which a template renders a missing value, is refused in any field that is paid for.
 
     :param max_jobs: jobs the channel may run at once, 1 to 10; default: the connection's (templated)
     :param reply_url: where the service POSTs the ended job; with one of your own the provider is not called back
@@ -147,7 +148,7 @@ class PikaSubmitOperator(BaseOperator):
         """
         given = self._given()
         for name, value in given.items():
-            if value == _RENDERED_NONE:
+            if isinstance(value, str) and value.strip() == _RENDERED_NONE:
                 raise PikaRequestError(
                     f"{name} is missing (got {value!r}, to which a template renders a missing value): was the upstream"
                     " task skipped, or does it push no such XCom? Nothing was sent."
@@ -258,7 +259,7 @@ class PikaSubmitOperator(BaseOperator):
     def _given(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in self.command.arguments}
         for name in ("reply_url", "reply_ref"):
-            if given[name] == _RENDERED_NONE:
+            if str(given[name]).strip() == _RENDERED_NONE:
                 given[name] = None
         return given
 

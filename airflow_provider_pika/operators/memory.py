@@ -11,7 +11,7 @@ from airflow_provider_pika.api.callback import new_mailbox
 from airflow_provider_pika.api.recovery import SEARCH_POLLS, Record, names_task
 from airflow_provider_pika.compat import task_state
 from airflow_provider_pika.exceptions import PikaUnavailableError
-from airflow_provider_pika.store import SUBMIT_KEY, has_begun, task_state_store, task_store
+from airflow_provider_pika.store import SUBMIT_KEY, WAIT_KEY, has_begun, task_state_store, task_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -58,16 +58,31 @@ class SubmitMemory:
         self._stored: dict[str, Any] | None = self._store.get(SUBMIT_KEY)
         self.record = Record.from_json(self._stored) if self._stored else None
         self._written = self.record.written if self.record else 0
-        if self.record and not has_begun(context, resumed=resumed):
-            # A run of the same name has been deleted, and below Airflow 3.3 what it remembered stays. To run it anew is
-            # a person's word, as a clear is.
-            self.record = replace(self.record, max_tries=_ANOTHER_RUN)
         # All that this process has read or tried to write: one of these may be written late.
         self._known = [self._stored] if self._stored else []
         # Every clear raises max_tries, a retry or a reschedule never does. (One clear does not: of a running task whose
         # executor then reports a failure. It looks like a retry, which errs on the side of not paying again.)
         self.cleared = self.record is not None and self.record.max_tries != self.ti.max_tries
+        if self.record and self._is_of_another_run(self.record, begun=has_begun(context, resumed=resumed)):
+            self._begin_anew(self.record)
         self.queued_since = self._queued_since(context) if queued_since is None else queued_since
+
+    def _is_of_another_run(self, record: Record, *, begun: bool) -> bool:
+        """
+        Whether a record is that of a deleted run of the same name, which below Airflow 3.3 outlives it.
+
+        A first try knows its own by the task instance's id. It is not enough that its first leg finds one: Airflow can
+        start that leg twice, where a task that was long in the queue is put back into it as it starts.
+        """
+        return not (self.has_state_store or begun) and record.ti_id not in (None, str(self.ti.id))
+
+    def _begin_anew(self, record: Record) -> None:
+        """Take a record as after a clear: to make a run again is a person's word, too."""
+        self.cleared = True
+        if self._store.get(WAIT_KEY) is not None:
+            self._store.delete(WAIT_KEY)
+        # At once: a first try that dies before its own intent would leave it to a retry, which takes it for its own.
+        self.save(replace(record, max_tries=_ANOTHER_RUN), has_left=True)
 
     def _queued_since(self, context: Context) -> float:
         if self.record and not self.cleared:
@@ -131,6 +146,7 @@ class SubmitMemory:
             try_number=self.ti.try_number,
             queued_since=self.queued_since,
             inputs=self.inputs if inputs is None else inputs,
+            ti_id=str(self.ti.id),
             **what,
         )
         return self.save(record)
@@ -147,6 +163,8 @@ class SubmitMemory:
         """
         record = replace(record, written=self._written + 1)
         found = self._store.get(SUBMIT_KEY)
+        if found is None and not (record.is_open or self.has_state_store):
+            return record  # nothing is to be kept, and nothing is there
         if self._is_taken_over(found, record, has_left=has_left):
             raise PikaUnavailableError("Nothing more is submitted: another attempt has taken this task over.")
         self._known.append(record.to_json())

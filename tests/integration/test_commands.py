@@ -120,13 +120,14 @@ def test_bad_input_is_refused_before_anything_is_sent(
     assert asked(pika_emulator) == before
 
 
+@pytest.mark.parametrize("text", ["None", "\n  None\n"])
 def test_a_field_that_a_template_renders_from_nothing_is_refused_before_anything_is_sent(
-    pika_emulator: EmulatorClient, life: Lives, make: Make, command: str
+    pika_emulator: EmulatorClient, life: Lives, make: Make, command: str, text: str
 ) -> None:
     """``"None"`` is what the template of a skipped task's XCom becomes: a film of that word would be paid for."""
     before = asked(pika_emulator)
     for name in set(COMMANDS[command].arguments) - {"reply_url", "reply_ref"}:
-        ending = life(make(**{name: "None"}), task_id=f"no_{name}").run()
+        ending = life(make(**{name: text}), task_id=f"no_{name}").run()
         assert type(ending.error) is AirflowFailException
         assert type(ending.cause) is PikaRequestError
         assert f"{name} is missing" in str(ending.error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,10 +12,34 @@ from airflow.sdk.execution_time.comms import DeleteVariable, ErrorResponse, GetV
 
 from airflow_provider_pika.compat import AirflowRescheduleException
 from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.exceptions import PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
-from tests.support.submits import STORES, Lives, asked, crash_before_answer, jobids, record, submit
-from tests.support.task_context import Clock, Store
+from tests.support.submits import (
+    STORES,
+    Lives,
+    asked,
+    crash_after_store,
+    crash_before_answer,
+    jobids,
+    record,
+    submit,
+)
+from tests.support.task_context import Clock, Life, Store
 from tests.support.variables import Variables
+
+
+def answers_badly_once(monkeypatch: pytest.MonkeyPatch, variables: Variables, kind: type) -> None:
+    """Let the first request of a kind be carried out and answered with an error, as a slow api-server does."""
+    ask, failed = variables.ask, []
+
+    def asked(message: Any) -> Any:
+        answer = ask(message)
+        if isinstance(message, kind) and not failed:
+            failed.append(message)
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 504}))
+        return answer
+
+    monkeypatch.setattr("airflow_provider_pika.compat._ask_supervisor", asked)
 
 
 @STORES
@@ -70,20 +95,10 @@ def test_below_3_3_an_intent_that_is_written_but_answered_with_an_error_is_taken
 ) -> None:
     """Nothing was sent under it, so the retry submits."""
     task = life(submit(), stored=False)
-    failed: list[str] = []
-    ask = variables.ask
-
-    def answered_badly(message: Any) -> Any:
-        answer = ask(message)
-        if isinstance(message, PutVariable) and not failed:
-            failed.append(message.key)
-            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 504}))
-        return answer
-
-    monkeypatch.setattr("airflow_provider_pika.compat._ask_supervisor", answered_badly)
+    answers_badly_once(monkeypatch, variables, PutVariable)
 
     assert task.run().state == "up_for_retry"
-    assert (failed, variables.values) == ([*failed], {})
+    assert variables.values == {}
     assert [task.retry().value] == jobids(pika_emulator)
 
 
@@ -139,6 +154,27 @@ def test_a_record_of_version_0_1_is_no_other_attempts_after_an_upgrade_to_3_3(
     assert len(jobids(pika_emulator)) == 1 + is_cleared
 
 
+@STORES
+@pytest.mark.parametrize("crash", [crash_before_answer, crash_after_store])
+def test_a_first_leg_that_airflow_starts_twice_pays_once(
+    pika_emulator: EmulatorClient, life: Lives, crash: Callable[[Life], None], stored: bool
+) -> None:
+    """
+    The same task instance, its first try, nothing rescheduled; the job has ended meanwhile.
+
+    So it is where the scheduler puts a task that was long in the queue back into it, just as a worker takes it.
+    """
+    pika_emulator.configure(seconds=60)
+    task = life(submit(), stored=stored)
+    crash(task)
+    task.clock.leap(300)
+
+    ending = task.run()
+
+    assert ending.state == ("success" if crash is crash_after_store else "failed")
+    assert len(jobids(pika_emulator)) == 1
+
+
 @pytest.mark.parametrize("lasts", [100, 3600])
 def test_below_3_3_a_run_that_was_deleted_and_made_again_begins_as_after_a_clear(
     pika_emulator: EmulatorClient, life: Lives, lasts: float
@@ -149,10 +185,55 @@ def test_below_3_3_a_run_that_was_deleted_and_made_again_begins_as_after_a_clear
     before = task.run().value
     task.clock.leap(200)
 
-    again = life(submit(), stored=False).run().value
+    again = life(submit(), stored=False, id="made again").run().value
 
     assert (again == before) is (lasts > 200)
-    assert life(submit(prompt="another"), stored=False).run().value not in (before, again)
+    assert life(submit(prompt="another"), stored=False, id="once more").run().value not in (before, again)
+
+
+def test_below_3_3_a_run_made_again_never_hands_on_the_old_ones_film_whatever_its_first_try_meets(
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails before its own intent, and the retry finds a record of as many tries."""
+    pika_emulator.configure(seconds=10)
+    task = life(submit(), stored=False)
+    before = task.run().value
+    task.clock.leap(200)
+    again = life(submit(prompt="another"), stored=False, id="made again")
+    open_files, failed = PikaHook.open_files, []
+
+    def away_once(hook: PikaHook, call: Any) -> Any:
+        if not failed:
+            failed.append(call)
+            raise PikaUnavailableError("the image could not be fetched just now")
+        return open_files(hook, call)
+
+    monkeypatch.setattr(PikaHook, "open_files", away_once)
+
+    assert again.run().state == "up_for_retry"
+    assert again.retry().value not in (before, None)
+
+
+def test_below_3_3_a_run_made_again_has_a_deadline_of_its_own(pika_emulator: EmulatorClient, life: Lives) -> None:
+    """It adopts the job that still runs; the old run's wait had timed out long ago."""
+    pika_emulator.configure(seconds=900)
+    about = {"wait_for_completion": True, "deferrable": False, "poll_interval": 30, "timeout": 600}
+    task = life(submit(**about), stored=False)
+    assert task.run().state == "failed"
+    task.clock.leap(100)
+
+    assert [life(submit(**about), stored=False, id="made again").run().value] == jobids(pika_emulator)
+
+
+def test_below_3_3_a_removal_that_is_answered_with_an_error_is_no_other_attempt(
+    pika_emulator: EmulatorClient, life: Lives, variables: Variables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pika_emulator.fault("submit", "queue_full")
+    task = life(submit(), stored=False)
+    answers_badly_once(monkeypatch, variables, DeleteVariable)
+
+    assert task.run().state == "success"
+    assert "another attempt" not in task.log.text
 
 
 @STORES
