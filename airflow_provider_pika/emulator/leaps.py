@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from airflow_provider_pika.emulator.client import EmulatorClient
 
 _PACKAGE = "airflow_provider_pika"
-# What waits; by name, because the emulator itself needs none of it. The last two are imported by the first submit and
-# the first download otherwise, too late to be given another clock.
+# What waits; by name, because the emulator itself needs none of it. The last three are imported by the first submit,
+# the first full queue and the first download otherwise, too late to be given another clock.
 _WAITING = (
     "operators.pika",
     "sensors.pika",
     "triggers.pika",
     "transfers.pika",
     "operators.submission",
+    "operators.queue",
     "files.download",
 )
 # A wait that never ends must not hang a test: with a look every 30 s this is a day.

@@ -329,7 +329,7 @@ def test_https_to_a_server_that_speaks_http_is_unavailable(ask: Any, monkeypatch
         connect(monkeypatch, server.url.replace("http:", "https:"))
         error = ask()
         assert type(error) is PikaUnavailableError
-        assert "http or https" in str(error)
+        assert "The emulator speaks http" in str(error)
         assert not any(TOKEN.encode() in request for request in server.requests)
 
 
