@@ -78,6 +78,7 @@ class Record:
         that can be, or the user's flag or a person's clear said so; it is looked for once more before each that is sent
     :param was_proved: whether it was the former
     :param ti_id: the task instance's id, of which each try has one of its own
+    :param run_started: when the run started, as Airflow says
     :param written: how many records of this task instance were written before this one: the highest is the newest
     """
 
@@ -99,6 +100,7 @@ class Record:
     is_given_up: bool = False
     was_proved: bool = False
     ti_id: str | None = None
+    run_started: str | None = None
     written: int = 0
 
     @property

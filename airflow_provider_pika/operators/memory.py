@@ -55,6 +55,7 @@ class SubmitMemory:
         self.ti: Any = context["ti"]
         self._store = task_store(context, resumed=resumed)
         self.has_state_store = task_state_store(context) is not None
+        self._run_started = str(getattr(context.get("dag_run"), "start_date", None))
         self._stored: dict[str, Any] | None = self._store.get(SUBMIT_KEY)
         self.record = Record.from_json(self._stored) if self._stored else None
         self._written = self.record.written if self.record else 0
@@ -71,18 +72,22 @@ class SubmitMemory:
         """
         Whether a record is that of a deleted run of the same name, which below Airflow 3.3 outlives it.
 
-        A first try knows its own by the task instance's id. It is not enough that its first leg finds one: Airflow can
-        start that leg twice, where a task that was long in the queue is put back into it as it starts.
+        It is found by the first leg of a first try, and names another task instance and another start of the run. No
+        one of these is enough: Airflow can start that leg twice, where a task that was long in the queue is put back
+        into it as it starts; and ``airflow tasks test`` runs a retry, which has an id of its own, as a first try.
         """
-        return not (self.has_state_store or begun) and record.ti_id not in (None, str(self.ti.id))
+        if self.has_state_store or begun or record.ti_id is None:
+            return False
+        return record.ti_id != str(self.ti.id) and record.run_started != self._run_started
 
     def _begin_anew(self, record: Record) -> None:
         """Take a record as after a clear: to make a run again is a person's word, too."""
         self.cleared = True
+        # At once: a first try that dies before its own intent would leave it to a retry, which takes it for its own.
+        insist = self._insist("What a deleted run has left could not be marked yet")
+        insist(self.save, replace(record, max_tries=_ANOTHER_RUN, searched_by=0), has_left=True)
         if self._store.get(WAIT_KEY) is not None:
             self._store.delete(WAIT_KEY)
-        # At once: a first try that dies before its own intent would leave it to a retry, which takes it for its own.
-        self.save(replace(record, max_tries=_ANOTHER_RUN), has_left=True)
 
     def _queued_since(self, context: Context) -> float:
         if self.record and not self.cleared:
@@ -147,6 +152,7 @@ class SubmitMemory:
             queued_since=self.queued_since,
             inputs=self.inputs if inputs is None else inputs,
             ti_id=str(self.ti.id),
+            run_started=self._run_started,
             **what,
         )
         return self.save(record)
@@ -158,7 +164,7 @@ class SubmitMemory:
         Airflow 3.3 fences a stale try by itself: its writes fail. Below, a process that was frozen and thawed could
         write over the jobid that another attempt has paid for.
 
-        :param has_left: whether a submit of this process has left whose job is to be looked for
+        :param has_left: whether it is of a submit that may have left, and whose job is to be looked for
         :raises PikaUnavailableError: when another attempt has taken the task over
         """
         record = replace(record, written=self._written + 1)
@@ -193,7 +199,7 @@ class SubmitMemory:
             return done or (self._stored is not None and not (record.jobid or has_left))
         if found in self._known or (self.has_state_store and found.get("written", self._written) < self._written):
             return False
-        if record.jobid:
+        if record.jobid and record.max_tries != _ANOTHER_RUN:
             # Only a later try with a job or a submit of its own keeps this jobid out of the store. One that merely
             # counts polls looks for this very jobid, and what an earlier try or leg wrote has come late.
             own = self.record.reply_ref if self.record else None

@@ -191,10 +191,24 @@ def test_below_3_3_a_run_that_was_deleted_and_made_again_begins_as_after_a_clear
     assert life(submit(prompt="another"), stored=False, id="once more").run().value not in (before, again)
 
 
-def test_below_3_3_a_run_made_again_never_hands_on_the_old_ones_film_whatever_its_first_try_meets(
-    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch
+@STORES
+def test_a_retry_that_is_run_as_a_first_try_is_no_run_made_again(
+    pika_emulator: EmulatorClient, life: Lives, stored: bool
 ) -> None:
-    """It fails before its own intent, and the retry finds a record of as many tries."""
+    """A task that is up for retry has a new id and is still at its first try: ``airflow tasks test`` runs it so."""
+    pika_emulator.configure(seconds=60)
+    task = life(submit(), stored=stored)
+    crash_after_store(task)
+    task.clock.leap(300)
+    task.ti.id = "that of the retry"
+
+    assert [task.run().value] == jobids(pika_emulator)
+
+
+def test_below_3_3_a_run_made_again_never_hands_on_the_old_ones_film_whatever_its_first_try_meets(
+    pika_emulator: EmulatorClient, life: Lives, variables: Variables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write fails, and so does the try before its own intent; the retry finds a record of as many tries."""
     pika_emulator.configure(seconds=10)
     task = life(submit(), stored=False)
     before = task.run().value
@@ -209,6 +223,15 @@ def test_below_3_3_a_run_made_again_never_hands_on_the_old_ones_film_whatever_it
         return open_files(hook, call)
 
     monkeypatch.setattr(PikaHook, "open_files", away_once)
+    unwritten: list[Any] = []
+
+    def fails_once(message: Any) -> bool:
+        if isinstance(message, PutVariable) and not unwritten:
+            unwritten.append(message)
+            return True
+        return False
+
+    variables.fails_on = fails_once
 
     assert again.run().state == "up_for_retry"
     assert again.retry().value not in (before, None)

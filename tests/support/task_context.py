@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -185,10 +186,16 @@ class Life:
         self.retries = retries
         self.ti = TaskInstance(**{"max_tries": retries, **ti})
         self.reschedules = 0
+        self.run_started = clock.now()
         self.log = Log()
 
     def context(self) -> dict[str, Any]:
-        context = {"ti": self.ti, "task_instance": self.ti, "task_reschedule_count": self.reschedules}
+        context = {
+            "ti": self.ti,
+            "task_instance": self.ti,
+            "dag_run": SimpleNamespace(start_date=self.run_started),
+            "task_reschedule_count": self.reschedules,
+        }
         if self.store is not None:
             context["task_state_store"] = self.store
         return context
