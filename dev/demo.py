@@ -65,7 +65,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     shutil.rmtree(HOME / "airflow", ignore_errors=True)
     try:
-        with local_emulator(HOME / "logs") as emulator:
+        # A length halfway between two polls: so that the service has told of the end before it is polled for.
+        with local_emulator(HOME / "logs", "--seconds", "26") as emulator:
             print(f"Emulator of the Pika API on {emulator.url}: its jobs take seconds and cost nothing", flush=True)
             begun = time.monotonic()
             print(f"Airflow {version('apache-airflow')} starting in {HOME.name}/ ...", flush=True)

@@ -37,8 +37,8 @@ CALLBACK_PAUSE = 60.0
 # A poll that failed makes the next one later, but no later than this: the job may end meanwhile.
 SEARCH_BACKOFF_LIMIT = 60.0
 # An intent older than this when the request's first byte is due belongs to a process that was held up: another
-# attempt may have begun meanwhile. Half a dozen calls of Airflow's API fall into it, of which each may take a second.
-INTENT_FRESH = 10.0
+# attempt may have begun meanwhile.
+INTENT_FRESH = 5.0
 # A jobid the API does not know (404) is taken for one it does not know yet, but for no longer than this.
 FORGOTTEN_AFTER = 3600.0
 

@@ -11,6 +11,7 @@ from airflow_provider_pika.api.callback import new_mailbox
 from airflow_provider_pika.api.recovery import SEARCH_POLLS, Record, names_task
 from airflow_provider_pika.compat import task_state
 from airflow_provider_pika.exceptions import PikaUnavailableError
+from airflow_provider_pika.operators.moment import Moment
 from airflow_provider_pika.store import SUBMIT_KEY, WAIT_KEY, has_begun, task_state_store, task_store
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class SubmitMemory:
         self._stored: dict[str, Any] | None = self._store.get(SUBMIT_KEY)
         self.record = Record.from_json(self._stored) if self._stored else None
         self._written = self.record.written if self.record else 0
+        self.write_began: Moment | None = None
         # All that this process has read or tried to write: one of these may be written late.
         self._known = [self._stored] if self._stored else []
         # Every clear raises max_tries, a retry or a reschedule never does. (One clear does not: of a running task whose
@@ -174,6 +176,7 @@ class SubmitMemory:
         if self._is_taken_over(found, record, has_left=has_left):
             raise PikaUnavailableError("Nothing more is submitted: another attempt has taken this task over.")
         self._known.append(record.to_json())
+        self.write_began = Moment.now()
         # Below Airflow 3.3 a Variable is kept only while money hangs on it, not for a place in the queue.
         if record.is_open or self.has_state_store:
             self._store.set(SUBMIT_KEY, record.to_json())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -31,6 +31,7 @@ from airflow_provider_pika.exceptions import (
     PikaUnavailableError,
     PikaUnknownOutcomeError,
 )
+from airflow_provider_pika.operators.moment import Moment
 from airflow_provider_pika.waiting import later_leg
 
 if TYPE_CHECKING:
@@ -42,28 +43,6 @@ if TYPE_CHECKING:
 
 TRANSIENT = (PikaUnavailableError, PikaRateLimitedError)
 KILLED = "This task is being killed, so nothing more is submitted."
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A moment on this process's own clocks."""
-
-    wall: float
-    monotonic: float
-
-    @classmethod
-    def now(cls) -> Moment:
-        """Return this moment."""
-        return cls(time.time(), time.monotonic())
-
-    def until(self, later: Moment) -> float:
-        """Return the seconds between: a stopped process shows on both clocks, a frozen machine perhaps on one."""
-        return max(later.wall - self.wall, later.monotonic - self.monotonic)
-
-    @property
-    def age(self) -> float:
-        """Seconds since."""
-        return self.until(Moment.now())
 
 
 class _Named(Enum):

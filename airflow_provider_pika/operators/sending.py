@@ -17,8 +17,9 @@ from airflow_provider_pika.exceptions import (
     PikaUnknownOutcomeError,
 )
 from airflow_provider_pika.metrics import count_submit
+from airflow_provider_pika.operators.moment import Moment
 from airflow_provider_pika.operators.reply import Reply, reply_to
-from airflow_provider_pika.operators.search import KILLED, JobSearch, Moment, unknown_outcome
+from airflow_provider_pika.operators.search import KILLED, JobSearch, unknown_outcome
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
@@ -135,9 +136,7 @@ class Sending:
         trusted = not self._inputs.get("reply_ref") or self._memory.names_task(reply.ref)
         for _ in range(_INTENTS_LIMIT):
             self._must_live()
-            # The clock starts before the intent is written: a machine that freezes during the write thaws with an
-            # intent that others have long read.
-            self._intended, self._left = Moment.now(), None
+            self._intended = self._left = None
             try:
                 self._memory.write_anew(
                     reply_ref=reply.ref,
@@ -153,6 +152,9 @@ class Sending:
                 # Written in part or unanswered, it would be taken for that of a submit that left.
                 self._memory.take_intent_back(reply.mailbox, earlier=self._earlier, ruled_out=self._ruled_out)
                 raise
+            # From the beginning of the write: a machine that freezes in the middle of it thaws with an intent that
+            # others have long read. What was asked before does not count, and may take its time.
+            self._intended = self._memory.write_began
             try:
                 return self._hook.send(call, files, before_body=self._may_leave, after_body=self._has_left)
             except _StaleIntentError as error:

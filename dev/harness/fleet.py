@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dev.harness import hosts
+from dev.harness.airflow_api import AirflowApi
 from dev.harness.airflow_db import clean_env
 from dev.harness.failing_secrets import ROOT
 from dev.harness.local_airflow import LocalAirflow, environment, kind_of, numbered
@@ -124,6 +125,16 @@ class Fleet(LocalAirflow):
         for name in ended:
             self._launch(name)
         return ended
+
+    def is_whole(self, timeout: float = 120) -> None:
+        """Wait until all processes run, and both api-servers answer that there is a scheduler at work."""
+
+        def check() -> bool:
+            told = [AirflowApi(url).health() or {} for url in self.urls]
+            at_work = [health.get("scheduler", {}).get("status") == "healthy" for health in told]
+            return all(at_work) and all(self.family.alive(name) for name in self.names)
+
+        wait_until(check, "the fleet to be whole", timeout)
 
     def worker_pids(self) -> list[int]:
         """Return the pids of all processes below the workers: those of the pool, idle or busy, and their tasks."""

@@ -25,11 +25,18 @@ class WaitError(AssertionError):
     """Something awaited did not come in time; the text says what was seen instead."""
 
 
+# Bound and never listening, so that the kernel gives the port to nobody else before its server starts, or while that
+# is killed and started again. A server that sets SO_REUSEADDR, as nearly all do, listens on it all the same.
+_kept_ports: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a TCP port nobody listens on at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a TCP port that is kept for whoever listens on it, as long as this process lives."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    _kept_ports.append(kept)
+    return int(kept.getsockname()[1])
 
 
 def wait_until(

@@ -363,7 +363,7 @@ def test_a_fenced_process_cannot_write_its_intent_anew_and_sends_nothing(
 def test_an_api_that_is_never_reached_in_time_is_an_error_that_may_be_retried(
     pika_emulator: EmulatorClient, life: Lives, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held_up(monkeypatch, lambda: clock.leap(11))
+    held_up(monkeypatch, lambda: clock.leap(6))
 
     ending = life(submit()).run()
 

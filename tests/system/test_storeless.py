@@ -55,5 +55,10 @@ def test_retries_find_their_running_jobs(start_airflow: Callable[..., LocalAirfl
     assert (len(line.jobs()), len(together.jobs())) == (4, 1)
     assert set(line.tries("submit")) == {1}
     # Of all that succeeded nothing is kept; of what is not known, that.
-    kept = airflow.db.sql("SELECT key FROM variable WHERE key LIKE 'pika_%'")
-    assert [row["key"].partition("__")[0] for row in kept] == ["pika_submit"], kept
+    kept = "SELECT key FROM variable WHERE key LIKE 'pika_%'"
+    wait_until(
+        lambda: [row["key"].partition("__")[0] for row in airflow.db.sql(kept)] == ["pika_submit"],
+        "what has succeeded to be forgotten, which follows its report",
+        10,
+        detail=lambda: str(airflow.db.sql(kept)),
+    )
