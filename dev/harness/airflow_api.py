@@ -8,6 +8,10 @@ from urllib.parse import quote
 
 import requests
 
+# What Airflow answers when its database refuses a statement, and how often such a request is made in all.
+_DATABASE_ERROR = '"reason":"Database error"'
+_TRIES_WHILE_LOCKED = 3
+
 
 class AirflowApiError(AssertionError):
     """Airflow refused a request; the text says which and why."""
@@ -23,12 +27,19 @@ class AirflowApi:
         self._session.trust_env = False  # neither a proxy nor .netrc has a part in loopback
 
     def request(self, method: str, path: str, **kwargs: Any) -> Any:
-        """Call ``/api/v2<path>`` and return the decoded answer; anything but 2xx raises."""
+        """
+        Call ``/api/v2<path>`` and return the decoded answer; anything but 2xx raises.
+
+        A write that met a locked SQLite was rolled back, and is asked again, as a person would who sees that error.
+        """
         if "Authorization" not in self._session.headers:
             # All users are admins in this Airflow, so a token is to be had without a password.
             token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
-        answer = self._session.request(method, f"{self.url}/api/v2{path}", timeout=self.timeout, **kwargs)
+        for _ in range(_TRIES_WHILE_LOCKED):
+            answer = self._session.request(method, f"{self.url}/api/v2{path}", timeout=self.timeout, **kwargs)
+            if answer.status_code != 500 or _DATABASE_ERROR not in answer.text:
+                break
         if not answer.ok:
             raise AirflowApiError(f"{method} {path}: {answer.status_code} {answer.text[:2000]}")
         return answer.json() if answer.content else None
