@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from airflow_provider_pika.api.job import Job
 
 
-# How often a jobid that cannot be recorded is written again, and after how many seconds: for as long as Airflow lets a
-# process live whose supervisor cannot reach the api-server.
+# How often what nobody else knows (a jobid, or that nothing was made) is written again, and after how many seconds: for
+# as long as Airflow lets a process live whose supervisor cannot reach the api-server.
 RECORD_TRIES = 10
 RECORD_PAUSE = 5.0
 # In place of max_tries, of which it is none.
