@@ -47,7 +47,10 @@ class Story:
     def has_jobs(self, count: int, timeout: float = 60) -> list[dict[str, Any]]:
         """Wait until so many jobs have been made."""
         return wait_until(
-            lambda: len(self.jobs()) >= count and self.jobs(), f"{count} jobs of {self.prompt!r}", timeout
+            lambda: len(self.jobs()) >= count and self.jobs(),
+            f"{count} jobs of {self.prompt!r}",
+            timeout,
+            detail=self.describe,
         )
 
     def has_intents(self, count: int = 1, timeout: float = 60) -> None:
@@ -58,7 +61,13 @@ class Story:
             f"{count} intents of {self.prompt!r}",
             timeout,
             interval=0.05,
+            detail=self.describe,
         )
+
+    def describe(self) -> str:
+        """Return the states of the run and its tasks, and the logs of those that went wrong."""
+        runs = self.airflow.runs
+        return f"run {runs.state(self.dag_id, self.run_id)}\n{runs.describe(self.dag_id, self.run_id)}"
 
     def at_the_door(self, network: Network) -> TaskProcesses:
         """Return the processes of its first mapped submit once its intent is stored and its ``connect()`` hangs."""
