@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 import requests
 
-# What Airflow answers when its database refuses a statement, and how often such a request is made in all.
+# What Airflow answers when its database refuses a statement, how often such a request is made in all, and seconds
+# between: whoever else waited for the database has then had his turn.
 _DATABASE_ERROR = '"reason":"Database error"'
-_TRIES_WHILE_LOCKED = 3
+_TRIES_WHILE_LOCKED = 5
+_PAUSE_WHILE_LOCKED = 1.0
 
 
 class AirflowApiError(AssertionError):
@@ -36,7 +39,8 @@ class AirflowApi:
             # All users are admins in this Airflow, so a token is to be had without a password.
             token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
-        for _ in range(_TRIES_WHILE_LOCKED):
+        for number in range(_TRIES_WHILE_LOCKED):
+            time.sleep(number and _PAUSE_WHILE_LOCKED)
             answer = self._session.request(method, f"{self.url}/api/v2{path}", timeout=self.timeout, **kwargs)
             if answer.status_code != 500 or _DATABASE_ERROR not in answer.text:
                 break
@@ -51,6 +55,18 @@ class AirflowApi:
         except requests.RequestException:
             return None
         return answer.json() if answer.ok else None
+
+    def serves_tasks(self, timeout: float = 60) -> bool:
+        """
+        Tell whether the part that serves workers and triggerers answers.
+
+        Airflow puts it together at its first request, for seconds in which nobody else is answered: longer than a
+        task waits for its start.
+        """
+        try:
+            return self._session.get(f"{self.url}/execution/health", timeout=timeout).ok
+        except requests.RequestException:
+            return False
 
     def trigger(self, dag_id: str, *, conf: dict[str, Any] | None = None, run_id: str | None = None) -> str:
         """Start a run and return its id."""

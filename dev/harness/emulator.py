@@ -37,7 +37,7 @@ def local_emulator(logs: Path, *flags: str, token: str | None = None) -> Iterato
             found = re.search(r"http://127\.0\.0\.1:\d+", family.log(NAME).read_text())
             return found.group() if found else None
 
-        address = wait_until(url, "the emulator's startup line", 30, detail=lambda: tail(family.log(NAME)))
+        address = wait_until(url, "the emulator's startup line", 120, detail=lambda: tail(family.log(NAME)))
         yield EmulatorClient(address, token) if token else EmulatorClient(address)
     finally:
         family.stop(grace=3)

@@ -127,14 +127,17 @@ class Fleet(LocalAirflow):
         return ended
 
     def is_whole(self, timeout: float = 120) -> None:
-        """Wait until all processes run, and both api-servers answer that there is a scheduler at work."""
+        """Wait until all processes run, workers take tasks, and both api-servers serve them and know a scheduler."""
 
         def check() -> bool:
             told = [AirflowApi(url).health() or {} for url in self.urls]
             at_work = [health.get("scheduler", {}).get("status") == "healthy" for health in told]
+            at_work += [AirflowApi(url).serves_tasks() for url in self.urls]
             return all(at_work) and all(self.family.alive(name) for name in self.names)
 
         wait_until(check, "the fleet to be whole", timeout)
+        for worker in self.workers:
+            self._wait_ready(worker, "", timeout)
 
     def worker_pids(self) -> list[int]:
         """Return the pids of all processes below the workers: those of the pool, idle or busy, and their tasks."""

@@ -31,6 +31,7 @@ JOB_TYPES = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "t
 # Airflow serves task logs on all interfaces; here all processes share a folder, so nobody need serve them.
 COMMANDS = {
     "api-server": ["api-server"],
+    "execution-api": ["api-server", "--apps", "execution"],
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
@@ -41,6 +42,8 @@ QUICK_TO_NOTICE = {
     "scheduler.orphaned_tasks_check_interval": "5",
     "scheduler.task_instance_heartbeat_timeout": "20",
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
+    # A task that is marked or cleared hears of it when it next says that it is alive.
+    "workers.min_heartbeat_interval": "2",
     "triggerer.triggerer_health_check_threshold": "15",
 }
 
@@ -62,6 +65,9 @@ class LocalAirflow:
     :param triggerers: how many triggerers to start: ``triggerer``, ``triggerer-2``, …
     :param called_back: those of the connections whose service is to report the ends of jobs to this Airflow.
     :param api_servers: how many api-servers to start, each at a port of its own: ``api-server``, ``api-server-2``, …
+    :param execution_api: serve tasks and triggerers by a process of its own, ``execution-api``. In one process with the
+        public API each write by REST may hold up a task's write, and be held up by it, until SQLite gives one of them
+        up after its timeout; now and then that is a task, or the scheduler.
     :param schedulers: how many schedulers to start; SQLite bears one.
     :param db: its database, a SQLite file in its folder by default.
     """
@@ -76,6 +82,7 @@ class LocalAirflow:
         env: Mapping[str, str] | None = None,
         triggerers: int = 1,
         api_servers: int = 1,
+        execution_api: bool = False,
         schedulers: int = 1,
         called_back: Sequence[str] = (),
         db: AirflowDb | None = None,
@@ -89,8 +96,10 @@ class LocalAirflow:
         self.front = self._balancer.url if self._balancer else self.url
         self.logs = self.home / "logs"
         self._servers = dict(zip(numbered("api-server", api_servers), self.urls, strict=True))
+        self._executions = {"execution-api": f"http://127.0.0.1:{free_port()}"} if execution_api else {}
         self.names = [
             *self._servers,
+            *self._executions,
             *numbered("scheduler", schedulers),
             "dag-processor",
             *numbered("triggerer", triggerers),
@@ -126,7 +135,7 @@ class LocalAirflow:
             "core.simple_auth_manager_all_admins": "True",
             "core.test_connection": "Enabled",
             "core.fernet_key": base64.urlsafe_b64encode(os.urandom(32)).decode(),
-            "core.execution_api_server_url": f"{self.front}/execution/",
+            "core.execution_api_server_url": f"{self._executions.get('execution-api', self.front)}/execution/",
             "core.min_serialized_dag_update_interval": "5",
             "database.sql_alchemy_conn": self.db.url,
             "api.host": "127.0.0.1",
@@ -165,7 +174,7 @@ class LocalAirflow:
             since = now()
             for name in self.names:
                 self._launch(name)
-            for name in self._servers:
+            for name in (*self._servers, *self._executions):
                 self._wait_ready(name, since, timeout)
             for kind in JOB_TYPES:
                 self._wait_ready(kind, since, timeout, count=sum(kind_of(name) == kind for name in self.names))
@@ -210,16 +219,23 @@ class LocalAirflow:
         self.family.start(name, [sys.executable, "-m", "airflow", *self._arguments(name)], env, cwd=cwd)
 
     def _arguments(self, name: str) -> list[str]:
-        at = ["--port", self._servers[name].rpartition(":")[2]] if name in self._servers else []
-        return [*COMMANDS[kind_of(name)], *at]
+        arguments = list(COMMANDS[kind_of(name)])
+        if name in self._servers and self._executions:
+            arguments += ["--apps", "core"]
+        if url := {**self._servers, **self._executions}.get(name):
+            arguments += ["--port", url.rpartition(":")[2]]
+        return arguments
 
     def _wait_ready(self, name: str, since: str, timeout: float, count: int = 1) -> None:
         kind = kind_of(name)
 
         def check() -> bool:
             self.family.check()
+            if name in self._executions:
+                return AirflowApi(self._executions[name]).serves_tasks()
             if kind == "api-server":
-                return AirflowApi(self._servers[name]).health() is not None
+                api = AirflowApi(self._servers[name])
+                return api.health() is not None and (bool(self._executions) or api.serves_tasks())
             rows = self.db.sql(
                 "SELECT 1 FROM job WHERE job_type = ? AND state = 'running' AND start_date >= ?",
                 (JOB_TYPES[kind], since),

@@ -104,10 +104,10 @@ def test_both_api_servers_are_away(fleet: Fleet, flying: Flying) -> None:
     story = flying("no api-server", answer=10)
     fleet.kill("api-server")
     fleet.kill("api-server-2")
-    # All answers have come by then, and nobody could record one.
+    # All answers have come by then, and nobody could record one; on a busy machine the first had come before the kill.
     time.sleep(10)
     submits = [row for row in fleet.db.tasks(story.dag_id, story.run_id) if row["task_id"] == "submit"]
-    assert {row["state"] for row in submits} == {"running"}
+    assert "running" in {row["state"] for row in submits} <= {"running", "success"}
     fleet.mend()
     paid_once(story)
 
@@ -125,6 +125,7 @@ def test_redis_dies(fleet: Fleet, flying: Flying) -> None:
 
 def test_redis_forgets(fleet: Fleet, emulator: EmulatorClient) -> None:
     """Redis loses tasks that wait for a worker, and those in flight, which it would hand out again."""
+    fleet.is_whole()
     room = PER_WORKER * len(fleet.workers)
     # Ended, and the account free for two more, before Airflow queues the lost tasks anew.
     emulator.configure(seconds=30)
@@ -134,7 +135,7 @@ def test_redis_forgets(fleet: Fleet, emulator: EmulatorClient) -> None:
     wait_until(
         lambda: asked(emulator) == room and fleet.redis.waiting() == 2,
         "two tasks too many",
-        90,
+        150,
         detail=lambda: f"{asked(emulator)} submits asked for, {fleet.redis.waiting()} tasks wait",
     )
     fleet.redis.empty()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
+import psutil
+
+from airflow_provider_pika.api.job import RUNNING_STATES
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import LocalAirflow
 from dev.harness.network import Network
-from dev.harness.processes import wait_until
+from dev.harness.processes import WaitError, wait_until
 from dev.harness.runs import TaskProcesses
 
 
@@ -44,7 +48,7 @@ class Story:
         own = self.prompt.split("[")[0].strip()
         return [job for job in self.emulator.counters()["jobs"] if f"{job['prompt']} ".startswith(f"{own} ")]
 
-    def has_jobs(self, count: int, timeout: float = 60) -> list[dict[str, Any]]:
+    def has_jobs(self, count: int, timeout: float = 120) -> list[dict[str, Any]]:
         """Wait until so many jobs have been made."""
         return wait_until(
             lambda: len(self.jobs()) >= count and self.jobs(),
@@ -72,18 +76,30 @@ class Story:
     def at_the_door(self, network: Network) -> TaskProcesses:
         """Return the processes of its first mapped submit once its intent is stored and its ``connect()`` hangs."""
         self.has_intents()
-        processes = self.airflow.runs.task_processes(self.dag_id, self.run_id, "submit", 0)
-        wait_until(lambda: network.holds(processes.task), "the submit to connect", 10, interval=0.05)
-        return processes
+
+        def at_it() -> TaskProcesses | None:
+            # Read anew each time: who is not released within ten seconds gives up, and a next try connects.
+            with suppress(WaitError, psutil.NoSuchProcess):
+                processes = self.airflow.runs.task_processes(self.dag_id, self.run_id, "submit", 0)
+                return processes if network.holds(processes.task) else None
+            return None
+
+        return wait_until(at_it, "the submit to connect", 60, interval=0.05, detail=self.describe)
 
     def cancels(self) -> int:
         """Return how many cancels the API was asked for jobs of this story."""
         cancels = self.emulator.counters()["cancels"]
         return sum(cancels.get(job["jobid"], 0) for job in self.jobs())
 
+    def end_jobs(self) -> None:
+        """Let the jobs that still run complete now."""
+        for job in self.jobs():
+            if job["status"] in RUNNING_STATES:
+                self.emulator.advance(jobid=job["jobid"], status="completed")
+
     def change_inputs(self) -> None:
         """Change what the submit's template renders to from now on."""
-        value = self.prompt.split("[")[0] + " changed [emulator:seconds=40]"
+        value = self.prompt.split("[")[0] + " changed [emulator:seconds=3600]"
         self.airflow.api.request("POST", "/variables", json={"key": f"prompt_{self.run_id}", "value": value})
 
     def clear(self, *task_ids: str) -> None:

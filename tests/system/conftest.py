@@ -114,4 +114,4 @@ def start_airflow(emulator: EmulatorClient, tmp_path: Path) -> Iterator[Callable
 
 def _airflow(home: Path, emulator: EmulatorClient, **options: Any) -> LocalAirflow:
     connections = {"pika_default": emulator.connection, **options.pop("connections", {})}
-    return LocalAirflow(home, **{"dags": DAGS, "connections": connections, **options})
+    return LocalAirflow(home, **{"dags": DAGS, "connections": connections, "execution_api": True, **options})

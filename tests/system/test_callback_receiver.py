@@ -24,7 +24,7 @@ from dev.harness.local_airflow import LocalAirflow
 from tests.support.receiver import DAG, Box, Receiver
 
 DAGS = Path(__file__).with_name("dags")
-LOCK_TIMEOUT = 2
+LOCK_TIMEOUT = 10
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def ended(started: Receiver) -> tuple[Receiver, str, str]:
     """Let the tasks run and end, and then all but the api-servers; return run and task instance as well."""
     run_id, ti_id = started.start()
     assert started.call_early(run_id, "early:1") == 204
-    started.airflow.runs.wait(DAG, run_id, timeout=60)
+    started.airflow.runs.wait(DAG, run_id, timeout=120)
     for name in ("scheduler", "dag-processor", "triggerer"):
         started.airflow.kill(name)
     return started, run_id, ti_id

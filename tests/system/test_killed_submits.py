@@ -76,6 +76,7 @@ def test_sigterm_between_intent_and_first_byte(mortal: LocalAirflow, far: Emulat
     network.hold()
     story = Story(mortal, far, "six_network", "terminated", count=1)
     os.kill(story.at_the_door(network).task, signal.SIGTERM)
+    time.sleep(1)  # for the signal to be handled; the connection gives itself ten seconds
     network.release()
     story.ends(timeout=240)
     assert story.tries("submit") == [2]
@@ -113,11 +114,10 @@ def test_what_stands_still_during_the_post_and_before_the_intent(
     emulator.fault("submit", "slow", seconds=15)
     story = Story(mortal, emulator, "six", "supervisor frozen", count=1)
     story.has_jobs(1)
-    still = Story(mortal, emulator, "stands_still", "frozen before the intent")
-    supervisor = mortal.runs.task_processes(story.dag_id, story.run_id, "submit", 0).supervisor
-    freeze([supervisor])
-    frozen = [supervisor]
+    frozen = [mortal.runs.task_processes(story.dag_id, story.run_id, "submit", 0).supervisor]
+    freeze(frozen)
     try:
+        still = Story(mortal, emulator, "stands_still", "frozen before the intent")
         still.task("submit", "running")
         processes = mortal.runs.task_processes(still.dag_id, still.run_id, "submit")
         frozen += [processes.supervisor, processes.task]

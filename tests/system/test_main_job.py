@@ -6,6 +6,7 @@ import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import LocalAirflow
+from dev.harness.processes import wait_until
 from tests.support.stories import Story
 from tests.system.conftest import TOKEN
 
@@ -41,8 +42,16 @@ def test_six_mapped_jobs_wait_without_a_worker(airflow: LocalAirflow, emulator: 
 @pytest.mark.parametrize("dag_id", ["mapped", "mapped_in_line"])
 def test_a_queue_of_two_uses_up_no_try(airflow: LocalAirflow, emulator: EmulatorClient, dag_id: str) -> None:
     """A full queue reschedules, or with deferrable defers; either way every task is still in its first try."""
-    emulator.configure(seconds=12, max_jobs=2)
+    emulator.configure(seconds=3600, max_jobs=2)
     story = Story(airflow, emulator, dag_id, "queue")
+    wait_until(
+        lambda: emulator.counters()["submits"]["refused"].get("429", 0) >= 4,
+        "four to be refused",
+        60,
+        detail=story.describe,
+    )
+    emulator.configure(seconds=12)
+    story.end_jobs()
     story.ends(timeout=240)
     counters = emulator.counters()
     assert len(counters["jobs"]) == 6
@@ -55,7 +64,7 @@ def test_a_queue_of_two_uses_up_no_try(airflow: LocalAirflow, emulator: Emulator
 
 def test_legs_of_a_rescheduled_wait_share_one_job(airflow: LocalAirflow, emulator: EmulatorClient) -> None:
     """A waiting operator that reschedules comes back to its own job, and pushes the jobid while it waits."""
-    story = Story(airflow, emulator, "rescheduled", "legs [emulator:seconds=25]")
+    story = Story(airflow, emulator, "rescheduled", "legs [emulator:reads=2]")
     story.task("film", "up_for_reschedule")
     story.ends()
     (job,) = story.jobs()

@@ -45,7 +45,7 @@ def test_a_node_found_dead_after_the_job_ended_does_not_pay_again(
     mortal.kill_node()
     wait_until(lambda: all(s.jobs()[0]["status"] == "completed" for s in (before, after)), "the jobs to end", 60)
     mortal.start_process("scheduler")
-    before.ends("failed", timeout=240)
+    before.ends("failed", timeout=400)
     after.ends(timeout=240)
     assert len(before.jobs()) == len(after.jobs()) == 1
     assert "replyRef" in before.log("submit")
@@ -93,11 +93,11 @@ def test_a_second_triggerer_takes_over(mortal: LocalAirflow, emulator: EmulatorC
 
 
 def test_an_api_server_restarted_mid_wait_costs_nothing(mortal: LocalAirflow, emulator: EmulatorClient) -> None:
-    """The api-server is killed and comes back while a task is deferred."""
+    """The api-server of the tasks is killed and comes back while one is deferred."""
     emulator.configure(seconds=30)
     story = Story(mortal, emulator, "together_kill", "api server gone")
     story.task("film", "deferred")
-    mortal.restart("api-server", signal.SIGKILL)
+    mortal.restart("execution-api", signal.SIGKILL)
     story.ends(timeout=240)
     assert len(story.jobs()) == 1
     assert story.cancels() == 0

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.timeout(900)
 def test_retries_find_their_running_jobs(start_airflow: Callable[..., LocalAirflow], emulator: EmulatorClient) -> None:
     """
     A node killed with three submits in flight, and a task killed between answer and XCom: four jobs, four tasks.
@@ -59,6 +60,6 @@ def test_retries_find_their_running_jobs(start_airflow: Callable[..., LocalAirfl
     wait_until(
         lambda: [row["key"].partition("__")[0] for row in airflow.db.sql(kept)] == ["pika_submit"],
         "what has succeeded to be forgotten, which follows its report",
-        10,
+        60,
         detail=lambda: str(airflow.db.sql(kept)),
     )

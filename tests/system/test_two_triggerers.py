@@ -7,19 +7,30 @@ from collections.abc import Callable
 from airflow_provider_pika.api.claims import CLAIM_PREFIX, read_claim
 from airflow_provider_pika.emulator.client import EmulatorClient
 from dev.harness.local_airflow import LocalAirflow
+from dev.harness.processes import wait_until
 from tests.support.stories import Story
 
 SUBMITS = 16
+ROOM = 4
 
 
 def test_a_freed_slot_releases_one_waiter_of_two_triggerers(
     start_airflow: Callable[..., LocalAirflow], emulator: EmulatorClient
 ) -> None:
     """Who waits in line is refused once, when he comes, and starts twice; one more is allowed for a coincidence."""
-    emulator.configure(seconds=20, max_jobs=4)
+    emulator.configure(seconds=3600, max_jobs=ROOM)
     # Less than a triggerer would be given: it may well ask first, and take all waiters there are.
     airflow = start_airflow(triggerers=2, config={"triggerer.capacity": str(SUBMITS // 2)})
     story = Story(airflow, emulator, "mapped_in_line", "one line", count=SUBMITS)
+    # All the others stand in line before there is room for one: who came later might take a slot from one of them.
+    wait_until(
+        lambda: emulator.counters()["submits"]["refused"].get("429", 0) >= SUBMITS - ROOM,
+        "the others to be refused",
+        120,
+        detail=story.describe,
+    )
+    emulator.configure(seconds=20)
+    story.end_jobs()
     story.ends(timeout=300)
     counters = emulator.counters()
     assert len(counters["jobs"]) == SUBMITS

@@ -13,7 +13,7 @@ from airflow_provider_pika.sensors.pika import PikaJobSensor
 PROMPT = "{{ dag_run.conf['prompt'] }}"
 
 # What is polled for is polled for too late to be taken for called back; or soon, where callbacks are lost.
-for dag_id, interval in (("called", 30), ("called_in_vain", 10)):
+for dag_id, interval in (("called", 120), ("called_in_vain", 10)):
     with DAG(dag_id, schedule=None, default_args=RETRIES):
         submit = EncryptTextOperator.partial(task_id="submit", message="CALLED").expand(prompt=prompts())
         PikaJobSensor.partial(task_id="wait", deferrable=True, poke_interval=interval).expand(jobid=submit.output)

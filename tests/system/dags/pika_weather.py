@@ -25,6 +25,9 @@ six("six", "pika_default", RETRIES)
 six("six_once", "pika_default", {"retries": 0})
 six("six_network", "pika_network", RETRIES)
 six("six_late", "pika_late", RETRIES)
+# One that is to prove that no job was made: a gap of 15 s between two polls, for which others on its connection are
+# enough, would leave that open.
+six("six_alone", "pika_drip", RETRIES)
 
 
 for kind in ("vault", "pages"):
