@@ -15,20 +15,13 @@ from airflow_provider_pika.api.polling import (
     seconds_of,
 )
 from airflow_provider_pika.compat import conf
+from airflow_provider_pika.ending import completed, ended_job, job_error, task_error
 from airflow_provider_pika.exceptions import PikaError, PikaQueueFullError, PikaRateLimitedError, PikaRequestError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.kill import cancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink
 from airflow_provider_pika.store import SUBMIT_KEY, forget_on_success, task_store
-from airflow_provider_pika.waiting import (
-    JobWait,
-    completed,
-    ended_job,
-    is_trigger_timeout,
-    job_error,
-    later_leg,
-    task_error,
-)
+from airflow_provider_pika.waiting import JobWait, is_trigger_timeout, later_leg
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -11,11 +11,12 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow_provider_pika.api.fields import checked_jobid
 from airflow_provider_pika.api.polling import MIN_POLL_INTERVAL, MIN_RESCHEDULE, interval_at_least
 from airflow_provider_pika.compat import AirflowSkipException, conf
+from airflow_provider_pika.ending import completed, ended_job, task_error
 from airflow_provider_pika.exceptions import PikaError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.kill import cancel_if_failed
 from airflow_provider_pika.links import PikaVideoLink
-from airflow_provider_pika.waiting import JobWait, completed, ended_job, is_trigger_timeout, task_error
+from airflow_provider_pika.waiting import JobWait, is_trigger_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

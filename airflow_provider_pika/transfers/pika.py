@@ -12,6 +12,7 @@ from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_provider_pika.api.fields import checked_jobid
 from airflow_provider_pika.api.job import Job
+from airflow_provider_pika.ending import task_error
 from airflow_provider_pika.exceptions import (
     PikaError,
     PikaJobFailedError,
@@ -30,7 +31,6 @@ from airflow_provider_pika.files.transfer import (
 )
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.links import PikaVideoLink
-from airflow_provider_pika.waiting import task_error
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

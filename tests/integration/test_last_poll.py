@@ -15,10 +15,11 @@ from airflow_provider_pika.compat import (
     AirflowSkipException,
 )
 from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.ending import completed
 from airflow_provider_pika.exceptions import PikaJobFailedError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.sensors.pika import PikaJobSensor
-from airflow_provider_pika.waiting import completed, is_trigger_timeout
+from airflow_provider_pika.waiting import is_trigger_timeout
 from tests.support.task_context import Clock, Life, Log, TaskDeferred
 
 pytestmark = pytest.mark.usefixtures("polite")

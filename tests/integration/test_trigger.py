@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_pika.emulator.client import EmulatorClient
+from airflow_provider_pika.ending import ended_job
 from airflow_provider_pika.exceptions import PikaRequestError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
 from airflow_provider_pika.sensors.pika import PikaJobSensor
 from airflow_provider_pika.triggers import pika as pika_triggers
 from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaQueueTrigger
-from airflow_provider_pika.waiting import JobWait, ended_job
+from airflow_provider_pika.waiting import JobWait
 from tests.support.task_context import (
     Clock,
     Life,

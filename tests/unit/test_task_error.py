@@ -8,8 +8,8 @@ import pytest
 from structlog.tracebacks import ExceptionDictTransformer
 
 from airflow_provider_pika.compat import AirflowFailException
+from airflow_provider_pika.ending import task_error
 from airflow_provider_pika.exceptions import PikaModeratedError, PikaUnavailableError
-from airflow_provider_pika.waiting import task_error
 
 
 def test_a_final_error_is_one_traceback_in_the_log_and_keeps_its_cause() -> None:
