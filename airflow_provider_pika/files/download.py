@@ -13,6 +13,7 @@ from airflow_provider_pika.exceptions import PikaNotFoundError, PikaRequestError
 from airflow_provider_pika.files import storage, web
 from airflow_provider_pika.files.transfer import (
     BREAK_LIMIT,
+    PROGRESS,
     Offer,
     Part,
     Step,
@@ -53,6 +54,7 @@ class Download:
 
     :param target: where it goes
     :param fresh_link: called when the link has expired; returns another, or None if there is none
+    :param before_end: called before the file shows under its name; what it raises ends the download
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Download:
         target: storage.Place,
         *,
         fresh_link: Callable[[], str | None],
+        before_end: Callable[[], object],
         log: Logger,
     ) -> None:
         self._session = session
@@ -69,10 +72,14 @@ class Download:
         self._url = source.url
         self._target = target
         self._fresh_link = fresh_link
+        self._before_end = before_end
         self._log = log
         self._sink: storage.Sink
         self._part = Part()
         self._breaks = 0
+        self._furthest = 0
+        self._link_is_good = False
+        self._killed = False
         self._progress = _Progress(log, source.name)
 
     def run(self) -> int:
@@ -83,10 +90,11 @@ class Download:
         :raises PikaRequestError: when the CDN refuses, or the target cannot be written
         :raises PikaUnavailableError: after too many breaks, or when the disk is full
         """
-        self._begin()
         try:
+            self._begin()
             while not self._leg():
                 pass
+            self._before_end()
             self._store(self._sink.finish)
         except BaseException:
             # A kill too: Airflow ends a task by an exception.
@@ -94,6 +102,11 @@ class Download:
             raise
         self._progress.end(self._sink.written)
         return self._sink.written
+
+    def kill(self) -> None:
+        """Bring nothing more; from a signal handler, at any moment. Airflow lets the process go on after it."""
+        self._killed = True
+        self.abandon()
 
     def abandon(self) -> None:
         """Remove what has been written; from a signal handler too, at any moment."""
@@ -103,8 +116,9 @@ class Download:
 
     def _leg(self) -> bool:
         """Ask once, and take what comes; return whether the file is whole."""
-        import requests
+        import urllib3
 
+        self._end_if_killed()
         try:
             with self._session.get(
                 self._url,
@@ -118,7 +132,8 @@ class Download:
                 )
                 if taken := offer.step in (Step.APPEND, Step.REPEAT, Step.RESTART):
                     self._take(offer, response)
-        except requests.RequestException as error:
+        # Most are errors of requests, which are OSErrors: so is a CA bundle that is not there. An odd host is neither.
+        except (OSError, urllib3.exceptions.HTTPError) as error:
             broken = web.reason(error)
         else:
             if taken:
@@ -135,7 +150,8 @@ class Download:
             self._again()
         self._part = Part(self._sink.written, offer.part.size, offer.part.etag)
         self._progress.begin(self._sink.written, offer.part.size)
-        for chunk in _after(passed_over, response.iter_content(web.CHUNK)):
+        self._link_is_good = True
+        for chunk in _after(passed_over, web.pieces(response)):
             self._store(partial(self._sink.write, chunk))
             self._part = Part(self._sink.written, offer.part.size, offer.part.etag)
             self._progress.tell(self._sink.written)
@@ -154,13 +170,19 @@ class Download:
         if offer.step is Step.FRESH_LINK:
             self._log.info("The link of %s may have expired (%s): reading the job again. %s", name, offer.said, asked)
             link = self._fresh_link()
+            if link is None and (self._link_is_good or offer.is_page):
+                raise PikaUnavailableError(
+                    f"The file {name} was refused ({offer.said}) after its link had been renewed once. This may pass:"
+                    f" a retry reads the job anew. {asked}",
+                    status=status,
+                )
             if link is None:
                 raise PikaNotFoundError(
                     f"The file {name} is gone ({offer.said}): the job was read again, and its fresh link is no better."
                     f" {asked}",
                     status=status,
                 )
-            self._url = link
+            self._url, self._link_is_good = link, False
         elif offer.step is Step.GIVE_UP:
             raise PikaRequestError(
                 f"The CDN refuses the file {name} ({offer.said}): a retry cannot help. {asked}", status=status
@@ -171,6 +193,8 @@ class Download:
             self._broke(offer.said, status)
 
     def _broke(self, said: str, status: int | None = None) -> None:
+        if self._sink.written >= self._furthest + PROGRESS:
+            self._breaks, self._furthest = 0, self._sink.written
         self._breaks += 1
         name, have, tries = self._source.name, megabytes(self._sink.written), f"{self._breaks + 1} of {BREAK_LIMIT}"
         if self._breaks >= BREAK_LIMIT:
@@ -191,11 +215,26 @@ class Download:
 
     def _begin(self) -> None:
         self._part = Part()
-        self._sink = self._store(lambda: storage.Sink(self._target))
+        self._sink = self._attempt(lambda: storage.Sink(self._target))
+        self._end_if_killed()
 
-    def _store(self, work: Callable[[], T]) -> T:
+    def _store(self, work: Callable[[], object]) -> None:
+        try:
+            self._attempt(work)
+        finally:
+            # The kill closed the file, so what was done last may have failed, or have had no effect.
+            self._end_if_killed()
+
+    def _attempt(self, work: Callable[[], T]) -> T:
         asked = f"The file {self._target.shown!r} cannot be written"
         return storage.attempt(work, asked, "No half file was left behind.")
+
+    def _end_if_killed(self) -> None:
+        if self._killed:
+            raise PikaUnavailableError(
+                f"The file {self._source.name} was not brought home: Airflow is ending this task. No half file was"
+                " left behind, and a retry begins anew."
+            ) from None
 
 
 def _after(passed_over: int, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -44,11 +44,12 @@ def open_image(image: str | os.PathLike[str], max_bytes: int = IMAGE_MAX_BYTES) 
     :raises PikaUnavailableError: when fetching it failed in a way that may pass; nothing was submitted either
     """
     url = str(image)
-    if url.startswith(("http://", "https://")):
+    scheme = url.partition("://")[0].lower() if "://" in url else "file"
+    if scheme in ("http", "https"):
         with tempfile.TemporaryFile() as content:
             name, told = _download(url, content, max_bytes)
             yield _part(url, name, content, max_bytes, told)
-    elif "://" in url and not url.startswith("file://"):
+    elif scheme != "file":
         with tempfile.TemporaryFile() as content:
             _copy(url, content, max_bytes)
             yield _part(url, unquote(url.rpartition("/")[2]), content, max_bytes)
@@ -93,9 +94,9 @@ def _part(url: str, name: str, content: IO[bytes], max_bytes: int, told: str | N
 
 
 def _open_local(url: str) -> IO[bytes]:
-    path = Path(url)
-    if url.startswith("file://"):
-        literal = url.removeprefix("file://").removeprefix("localhost")
+    path = Path(url).expanduser()
+    if "://" in url:
+        literal = url.partition("://")[2].removeprefix("localhost")
         # Both spellings are about: with and without percent-encoding.
         path = Path(literal if Path(literal).exists() else unquote(literal))
     try:
@@ -142,12 +143,13 @@ def _download(url: str, target: IO[bytes], max_bytes: int) -> tuple[str, str | N
             announced = response.headers.get("Content-Length", "")
             if announced.isdecimal() and int(announced) > max_bytes:
                 raise _too_large(url, max_bytes, int(announced))
-            _fill(url, target, response.iter_content(web.CHUNK), max_bytes)
+            _fill(url, target, web.pieces(response), max_bytes)
             return Path(unquote(urlsplit(response.url).path)).name, told
     except (ValueError, requests.TooManyRedirects) as error:
         # requests' own errors about an unusable address are ValueErrors.
         failed = _bad(url, f"cannot be fetched: {web.reason(error)}")
-    except requests.RequestException as error:
+    # Also of a CA bundle that is not there.
+    except OSError as error:
         failed = PikaUnavailableError(
             f"The image {_shown(url)!r} could not be fetched: {web.reason(error)}. This may pass. {_REFUSED}"
         )

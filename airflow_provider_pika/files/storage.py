@@ -35,7 +35,6 @@ _FINAL = (
     ImportError,
     ValueError,
     NotImplementedError,
-    AirflowNotFoundException,
 )
 _FINAL_ERRNO = frozenset({errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP})
 _EXCERPT = 300
@@ -86,6 +85,9 @@ def locate(url: str) -> Place:
     :raises Exception: whatever the store's library raises; see :func:`attempt`
     """
     scheme, found, rest = url.partition("://")
+    scheme = scheme.lower() if found else ""
+    if not found and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", url):
+        raise ValueError(f"a URL has two slashes after its scheme, as {url.replace(':/', '://', 1)}")
     if not found or scheme == "file":
         path = _local_path(rest if found else url)
         return Place(_filesystem("file", None), path, f"file://{path}")
@@ -101,11 +103,14 @@ def _local_path(path: str) -> str:
 
 
 def _filesystem(scheme: str, conn_id: str | None) -> Any:
-    from airflow.sdk.io import attach
+    from airflow.sdk.io import attach, has_fs
 
     try:
         return attach(scheme, conn_id).fs
     except ValueError:
+        # A store's library may say so of a connection, or of an address it does not reach.
+        if has_fs(scheme):
+            raise
         provider = _PROVIDERS.get(scheme)
         wanted = f"{scheme}:// needs {provider} on this worker: install it, then clear the task"
         if conn_id:
@@ -146,6 +151,9 @@ def _fault(error: Exception, asked: str, advice: str) -> PikaError:
         said = f"the disk is full ({os.strerror(number)}): free some space, then clear the task"
     elif isinstance(error, OSError) and error.strerror:
         said = clean(error.strerror)
+    elif isinstance(error, AirflowNotFoundException):
+        # So Airflow tells of a secrets backend that fails, too: not final, for the film's link lives a day.
+        said = f"its Airflow connection does not exist or could not be read ({clean(str(error))})"
     elif isinstance(error, ValueError):
         said = clean(str(error))
     else:

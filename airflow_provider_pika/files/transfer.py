@@ -16,8 +16,10 @@ from airflow_provider_pika.api.answers import is_transient_status
 from airflow_provider_pika.exceptions import PikaRequestError
 
 DEFAULT_FILENAME = "{jobid}_{index}{ext}"
-# Breaks of one file's download, of whatever kind, until it is an error.
+# Breaks of one file's download, of whatever kind, until it is an error; one that came after so many new bytes begins
+# the count anew, or a long film over a line that is cut now and then would never come home.
 BREAK_LIMIT = 5
+PROGRESS = 2**20
 _SLOWEST_RESUME = 8.0
 _PLACEHOLDERS = frozenset({"jobid", "index", "ext"})
 _LONGEST_JOBID = 150
@@ -53,7 +55,7 @@ def _file_name(template: str, jobid: str, index: int, ext: str) -> str:
         if asked - _PLACEHOLDERS:
             raise _bad_template(template, f"it asks for {', '.join(sorted(asked - _PLACEHOLDERS)) or 'nothing'}")
         name = template.format(jobid=_safe_jobid(jobid), index=index, ext=ext)
-    except (ValueError, KeyError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise _bad_template(template, str(error)) from None
     if not name.strip(". ") or re.search(r"[/\\\x00-\x1f\x7f]", name):
         raise _bad_template(template, f"{name!r} is no file name; folders belong into 'path'")
@@ -159,11 +161,13 @@ class Offer:
 
     :param part: what the file is known to be, from now on
     :param said: the answer in words
+    :param is_page: whether a web page came where the file belongs
     """
 
     step: Step
     part: Part
     said: str
+    is_page: bool = False
 
 
 def read_answer(status: int, headers: Mapping[str, str], part: Part, *, size: int | None, page: bool = False) -> Offer:
@@ -176,16 +180,17 @@ def read_answer(status: int, headers: Mapping[str, str], part: Part, *, size: in
     :param page: whether the file is a web page, for which HTML is no surprise
     """
     said = f"HTTP {status}"
+    is_page = headers.get("content-type", "").startswith("text/html") and not page
     if status in _GONE:
-        return Offer(Step.FRESH_LINK, part, said)
+        return Offer(Step.FRESH_LINK, part, f"{said} with a web page (HTML)" if is_page else said, is_page)
     if is_transient_status(status):
         return Offer(Step.AGAIN, part, said)
     if status == 416:
         return Offer(Step.AGAIN, Part(), f"{said}: there is no rest to get")
     if status not in (200, 206):
         return Offer(Step.GIVE_UP, part, said)
-    if headers.get("content-type", "").startswith("text/html") and not page:
-        return Offer(Step.AGAIN, part, f"{said} with a web page (HTML) where the file belongs")
+    if is_page:
+        return Offer(Step.AGAIN, part, f"{said} with a web page (HTML) where the file belongs", is_page)
     start, total = _extent(status, headers)
     etag = headers.get("etag")
     if size is not None and total is not None and total != size:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pika import USER_AGENT
 from airflow_provider_pika.files.storage import clean
@@ -14,13 +16,23 @@ CONNECT_TIMEOUT = 10.0
 # Between two pieces of a body.
 READ_TIMEOUT = 60.0
 CHUNK = 2**16
+# What a body must bring a minute: one that trickles would hold its worker for ever, a byte every half minute.
+LEAST_A_MINUTE = 2**18
+_MINUTE = 60.0
 
 
 def plain_session() -> requests.Session:
     """Return a session without credentials but those written in a URL: none of a connection, none of a ``.netrc``."""
     import requests
 
-    session = requests.Session()
+    class Plain(requests.Session):
+        def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+            # On a redirect a session looks into the .netrc all the same: whoever redirects would choose the host.
+            asked: tuple[Any, Any] = (response.request.url, prepared_request.url)
+            if self.should_strip_auth(*asked):  # type: ignore[no-untyped-call]
+                prepared_request.headers.pop("Authorization", None)
+
+    session = Plain()
     session.headers["User-Agent"] = USER_AGENT
     # Compressed, a body would have another length than the one announced.
     session.headers["Accept-Encoding"] = "identity"
@@ -35,6 +47,32 @@ def _of_the_url(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
     user, password = get_auth_from_url(str(request.url))
     return HTTPBasicAuth(user, password)(request) if user or password else request
+
+
+def pieces(response: requests.Response) -> Iterator[bytes]:
+    """
+    Yield a body in pieces, as it comes.
+
+    :raises requests.RequestException: when it breaks off, stalls, or brings less than ``LEAST_A_MINUTE``
+    """
+    import requests
+    import urllib3
+
+    began, brought = time.monotonic(), 0
+    while True:
+        try:
+            # What there is: a whole chunk may be long in coming.
+            piece = response.raw.read1(CHUNK, decode_content=True)
+        except urllib3.exceptions.HTTPError as error:
+            raise requests.ConnectionError(error) from error
+        if not piece:
+            return
+        yield piece
+        brought += len(piece)
+        if time.monotonic() - began >= _MINUTE:
+            if brought < LEAST_A_MINUTE:
+                raise requests.Timeout(f"only {brought:,} bytes came in a minute")
+            began, brought = time.monotonic(), 0
 
 
 def reason(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -48,8 +49,9 @@ class PikaDownloadOperator(BaseOperator):
     without retries.
 
     A file shows under its name only once it is whole, and one that is there already in full size is not fetched
-    again. An expired link (403, 404) lets the job be read once more for a fresh one; a broken connection is resumed.
-    The API token stays with the API: the CDN never sees it.
+    again. An expired link (403, 404) lets the job be read once more for a fresh one. A connection that breaks, or
+    brings less than 256 KiB a minute, is resumed; after five breaks without a MiB of news the task may be retried. The
+    API token stays with the API: the CDN never sees it.
 
     With an ``AssetAlias`` among its ``outlets`` the task adds an event for each stored file, so that a DAG scheduled
     on the alias runs for a new video; an event of a plain ``Asset`` carries the URLs. Both carry the jobid.
@@ -97,6 +99,7 @@ class PikaDownloadOperator(BaseOperator):
         self._download: Download | None = None
         self._video_url: str | None = None
         self._may_read_again = True
+        self._killed = False
 
     def execute(self, context: Context) -> list[str]:
         """Store the files, tell Airflow of them, and return their URLs."""
@@ -120,9 +123,11 @@ class PikaDownloadOperator(BaseOperator):
         return urls
 
     def on_kill(self) -> None:
-        """Remove the part of a file that has been written."""
+        """Bring nothing more, and remove the part of a file that has been written."""
+        # Airflow calls this and lets the process go on, also before there is a download to end.
+        self._killed = True
         if self._download:
-            self._download.abandon()
+            self._download.kill()
 
     def _folder(self) -> storage.Place:
         path = str(self.path or "").strip()
@@ -205,12 +210,24 @@ class PikaDownloadOperator(BaseOperator):
                     str(attachment.get("content_type")).startswith("text/html"),
                 )
                 self._download = Download(
-                    session, source, target, fresh_link=self._fresh_links(job, attachments, index), log=self.log
+                    session,
+                    source,
+                    target,
+                    fresh_link=self._fresh_links(job, attachments, index),
+                    before_end=partial(self._look_again, target, size_of(attachment)),
+                    log=self.log,
                 )
+                if self._killed:
+                    self._download.kill()
                 self._download.run()
                 self._download = None
                 host = f" on the host {socket.gethostname()}" if target.is_local else ""
                 self.log.info("Stored %s%s", target.shown, host)
+
+    def _look_again(self, target: storage.Place, size: int | None) -> None:
+        """Look once more under a name that is not this job's alone: a mapped task may have stored its film there."""
+        if not self.overwrite and not names_job(self.filename):
+            self._is_there(target, size)
 
     def _is_there(self, target: storage.Place, size: int | None) -> bool:
         about = storage.attempt(target.info, f"The file {target.shown!r} cannot be looked for", _NOTHING)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import random
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -13,7 +15,7 @@ from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from airflow_provider_pika.compat import AirflowFailException
+from airflow_provider_pika.compat import AirflowFailException, AirflowNotFoundException
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.emulator.film import make_film
 from airflow_provider_pika.emulator.leaps import Proxy
@@ -440,6 +442,159 @@ def test_a_kill_in_the_middle_leaves_no_half_file(job: dict, tmp_path: Path, mon
     assert listing(tmp_path) == []
 
 
+@pytest.mark.parametrize("path", ["films", "s3://my_conn@bucket/films"])
+def test_a_kill_that_lets_the_process_go_on_ends_the_download_for_a_retry(
+    job: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+):
+    """Airflow calls on_kill() and returns from its signal handler; a retry must not be lost over the closed file."""
+    monkeypatch.chdir(tmp_path)
+    fs = _Uploads()
+    attach("s3", "my_conn", fs=fs)
+    operator = PikaDownloadOperator(task_id="store", path=path, job=job)
+    monkeypatch.setattr("airflow_provider_pika.files.download._Progress.tell", lambda *_: operator.on_kill())
+
+    with pytest.raises(PikaUnavailableError, match="Airflow is ending this task"):
+        Run(operator)
+
+    assert fs.find("/") == []
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+def test_a_task_that_was_killed_before_its_download_begins_none(
+    pika_emulator: EmulatorClient, job: dict, tmp_path: Path
+):
+    operator = PikaDownloadOperator(task_id="store", path=str(tmp_path), job=job)
+    operator.on_kill()
+
+    with pytest.raises(PikaUnavailableError, match="Airflow is ending this task"):
+        Run(operator)
+
+    assert pika_emulator.counters()["attachments"] == 0
+    assert listing(tmp_path) == []
+
+
+def elsewhere(job: dict, url: str, size: int) -> dict:
+    """Return the job with its film on another server."""
+    return {**job, "attachments": [{**job["attachments"][0], "url": url, "size": size}]}
+
+
+def test_a_film_that_trickles_holds_no_worker_for_ever(job: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(web, "_MINUTE", 0.2)
+
+    def trickle(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(b"x")
+                time.sleep(0.02)
+
+    with (
+        web_server(trickle) as url,
+        pytest.raises(PikaUnavailableError, match=r"after 5 breaks.*bytes came in a minute"),
+    ):
+        download(tmp_path, job=elsewhere(job, f"{url}/film.mp4", 100_000))
+
+    assert listing(tmp_path) == []
+
+
+def test_a_long_film_over_a_line_that_is_cut_now_and_then_comes_home(job: dict, tmp_path: Path, pauses: list[float]):
+    """Nine breaks, each after more than a MiB of news: the bound is for breaks that bring nothing."""
+    film = random.Random(1).randbytes(15 * 2**20)
+
+    def cut(handler):
+        start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Length", str(len(film) - start))
+        handler.send_header("Content-Range", f"bytes {start}-{len(film) - 1}/{len(film)}")
+        handler.send_header("ETag", '"one"')
+        handler.end_headers()
+        handler.wfile.write(film[start : start + 3 * 2**19])
+
+    with web_server(cut) as url:
+        run = download(tmp_path, job=elsewhere(job, f"{url}/film.mp4", len(film)))
+
+    assert stored(run) == film
+    assert pauses == [1.0] * 9
+
+
+def test_a_film_that_came_under_the_same_name_meanwhile_is_not_replaced(
+    job: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As of two mapped tasks whose filename is the same: both had looked, and nothing was there."""
+    monkeypatch.setattr(
+        "airflow_provider_pika.files.download._Progress.tell",
+        lambda *_: (tmp_path / "clip.mp4").write_bytes(b"of another job"),
+    )
+
+    assert "already another file" in refused(PikaRequestError, tmp_path, job=job, filename="clip{ext}")
+    assert listing(tmp_path) == ["clip.mp4"]
+    assert (tmp_path / "clip.mp4").read_bytes() == b"of another job"
+
+
+def test_a_page_in_the_way_of_the_fresh_link_may_pass(pika_emulator: EmulatorClient, job: dict, tmp_path: Path):
+    pika_emulator.fault("attachment", "html", status=403, times=2)
+
+    with pytest.raises(PikaUnavailableError, match=r"HTTP 403 with a web page \(HTML\).*renewed once"):
+        download(tmp_path, job=job)
+
+    assert stored(download(tmp_path, job=job)) == FILM
+
+
+def test_a_link_that_expires_a_second_time_is_renewed_by_a_retry(
+    pika_emulator: EmulatorClient, job: dict, tmp_path: Path
+):
+    for _ in range(2):
+        pika_emulator.fault("attachment", "cut", bytes=web.CHUNK)
+        pika_emulator.fault("attachment", "forbidden")
+
+    with pytest.raises(PikaUnavailableError, match="renewed once"):
+        download(tmp_path, job=job)
+
+
+def test_a_stores_connection_that_cannot_be_read_may_pass(job: dict, monkeypatch: pytest.MonkeyPatch):
+    """So Airflow tells of a secrets backend that fails."""
+
+    def missing(*_, **__):
+        raise AirflowNotFoundException("The conn_id `lake` isn't defined")
+
+    monkeypatch.setattr(MemoryFileSystem, "info", missing)
+    with pytest.raises(PikaUnavailableError, match="does not exist or could not be read"):
+        download("memory://films", job=job)
+
+
+def test_what_a_stores_library_says_of_its_connection_is_told(job: dict, monkeypatch: pytest.MonkeyPatch):
+    def unreachable(*_):
+        raise ValueError("unable to connect to account for lake")
+
+    monkeypatch.setattr("airflow.sdk.io.has_fs", lambda scheme: scheme == "abfs")
+    monkeypatch.setattr("airflow.sdk.io.attach", unreachable)
+
+    said = refused(PikaRequestError, "abfs://my_conn@lake/films", job=job)
+    assert "unable to connect to account" in said
+    assert "install" not in said
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.1:1/film.mp4", f"http://{'a' * 70}.example/film.mp4"])
+def test_an_address_that_cannot_even_be_asked_is_told(
+    job: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+
+    with pytest.raises(PikaUnavailableError, match=r"Gave up .*(CA certificate bundle|label)") as error:
+        download(tmp_path, job=elsewhere(job, url, 10))
+
+    assert error.value.jobid == job["jobid"]
+
+
+def test_a_url_with_one_slash_is_no_folder(job: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert "as s3://bucket/films" in refused(PikaRequestError, "s3:/bucket/films", job=job)
+    assert listing(tmp_path) == []
+
+
 def test_a_store_that_loses_bytes_is_found_out(job: dict, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(MemoryFile, "write", lambda self, data: super(MemoryFile, self).write(data[:-1]))
 
@@ -484,7 +639,10 @@ class _Upload:
     __del__ = close
 
 
-def test_an_object_store_upload_shows_only_when_whole(pika_emulator: EmulatorClient, job: dict):
+def test_an_object_store_upload_shows_only_when_whole(
+    pika_emulator: EmulatorClient, job: dict, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_Upload, "discarded", 0)
     fs = _Uploads()
     attach("s3", "my_conn", fs=fs)
     pika_emulator.fault("attachment", "cut", times=9, bytes=1000)

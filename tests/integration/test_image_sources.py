@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -14,6 +16,7 @@ from airflow_provider_pika.api.errors import is_retryable
 from airflow_provider_pika.compat import AirflowFailException
 from airflow_provider_pika.emulator.client import EmulatorClient
 from airflow_provider_pika.exceptions import PikaError, PikaRequestError, PikaUnavailableError
+from airflow_provider_pika.files import web
 from airflow_provider_pika.files.image import open_image
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
@@ -173,6 +176,56 @@ def test_a_server_that_is_not_there_or_breaks_off_may_be_asked_again(pika_emulat
 
     with web_server(lambda handler: reply(handler, 200, PNG, Content_Length="5000")) as url:
         refused(pika_emulator, f"{url}/a.png", PikaUnavailableError)
+
+
+def test_a_picture_that_trickles_is_given_up(pika_emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(web, "_MINUTE", 0.2)
+
+    def trickle(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Type", "image/png")
+        handler.end_headers()
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(b"x")
+                time.sleep(0.02)
+
+    with web_server(trickle) as url:
+        assert "bytes came in a minute" in refused(pika_emulator, f"{url}/a.png", PikaUnavailableError)
+
+
+def test_a_redirect_chooses_no_password_out_of_the_netrc(
+    pika_emulator: EmulatorClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine 127.0.0.1 login somebody password {SECRET}\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    seen: list[str | None] = []
+
+    def picture(handler):
+        seen.append(handler.headers.get("Authorization"))
+        if handler.path == "/there":
+            reply(handler, 302, Location=f"{url}/a.png")
+        else:
+            reply(handler, 200, PNG, Content_Type="image/png")
+
+    with web_server(picture) as url:
+        submit(pika_emulator, f"{url.replace('127.0.0.1', 'localhost')}/there")
+    assert seen == [None, None]
+
+
+def test_a_ca_bundle_that_is_not_there_is_told(pika_emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+
+    assert "CA certificate bundle" in refused(pika_emulator, "https://127.0.0.1:1/a.png", PikaUnavailableError)
+
+
+def test_a_home_folder_and_a_scheme_in_capitals(
+    pika_emulator: EmulatorClient, picture: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(picture.parent))
+    for image in (f"~/{picture.name}", f"{bucket.upper().replace('PICS', 'pics')}/ref.png", f"FILE://{picture}"):
+        assert submit(pika_emulator, image)["size"] == len(PNG)
 
 
 def test_no_secret_of_the_address_is_in_the_log_even_in_debug(pika_emulator: EmulatorClient, caplog):
