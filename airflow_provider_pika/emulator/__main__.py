@@ -78,7 +78,7 @@ def _settings(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]
     add = parser.add_argument
     add(
         "--port",
-        type=int,
+        type=_port,
         default=8300,
         help="0 for any free one (default: %(default)s)",
     )
@@ -152,8 +152,17 @@ def _settings(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]
     return settings, options
 
 
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port: give one from 1 to 65535, or 0 for any free one")
+    return port
+
+
 def _channel(text: str, limit: int) -> tuple[str, int]:
     name, _, own = text.partition("=")
+    if not name:
+        raise ValueError(f"--channel {text}: a channel has a name, as in --channel 1234=3")
     if not own:
         return name, whole_number("--max-jobs", limit)
     return name, whole_number(f"--channel {name}: MAX_JOBS", int(own) if own.isdecimal() else own)

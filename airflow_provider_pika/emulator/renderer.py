@@ -86,8 +86,10 @@ class Renderer:
         if job.ended is not None:
             return
         job.film = film if why is None else None
-        job.traits = replace(job.traits, reason=why)
-        self._state.end(job, "failed" if why else "completed")
+        job.traits = replace(job.traits, reason=why or job.traits.reason)
+        # A marker or a fault may have another end for it, or none.
+        if why or not job.traits.stuck:
+            self._state.end(job, "failed" if why else job.traits.end_as)
 
     async def _run(self, job: Job, film: Path) -> str | None:
         """Run the program to its end; return why it failed, None if it did not."""

@@ -108,7 +108,7 @@ class PikaHook(BaseHook):
                 f" ({type(error).__name__}): see that there is one of type 'pika' with the API token as its password"
                 " and the root URL as its host, and that the secrets backend answers. Outside of a task, as in a"
                 " notebook, Airflow does not look into its database: there export"
-                f" AIRFLOW_CONN_{self.pika_conn_id.upper()}, or use 'airflow pika'. Nothing was sent."
+                f" AIRFLOW_CONN_{str(self.pika_conn_id).upper()}, or use 'airflow pika'. Nothing was sent."
             ) from error
         settings = PikaSettings.from_connection(self.pika_conn_id, conn)
         mask_secret(settings.token)

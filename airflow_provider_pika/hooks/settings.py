@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # Source of the limits: the contract. The POST waits for the bot's first message.
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
+# No answer takes longer, and somewhere beyond it a socket takes no timeout at all.
+LONGEST_TIMEOUT = 3600.0
 SUBMIT_TIMEOUT = 60.0
 # What comes on top of a submit's timeout before the whole call is given up: the time a body takes on a line of half a
 # megabit, and an answer that drips.
@@ -57,9 +60,7 @@ class PikaSettings:
 
         :raises PikaRequestError: naming the connection and what to put where
         """
-        extra: Any = conn.extra_dejson
-        if not isinstance(extra, dict):
-            raise _bad(conn_id, 'has an extra that is no JSON object: write it as {"channel": "…"}')
+        extra = _extra(conn_id, conn)
         for name, ours in _MISNAMED.items():
             if name in extra:
                 raise _bad(conn_id, f"has an extra {name!r}, by which nothing is read: call it {ours!r}")
@@ -129,11 +130,25 @@ def _forms(secret: str) -> re.Pattern[str]:
 
 
 def _forms_of_one(character: str) -> str:
-    plain = re.escape(character) if character.isalnum() else rf"\\*{re.escape(character)}"
-    percent = "".join(f"%(?:25)*{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+    # So many and no more: a server's text of backslashes alone would keep the pattern busy for seconds.
+    plain = re.escape(character) if character.isalnum() else rf"\\{{0,15}}{re.escape(character)}"
+    percent = "".join(f"%(?:25){{0,8}}{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
     units = character.encode("utf-16-be", "surrogatepass").hex()
-    escaped = "".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    escaped = "".join(rf"\\{{1,15}}u{units[at : at + 4]}" for at in range(0, len(units), 4))
     return f"(?:{plain}|(?i:{percent}|{escaped}))"
+
+
+def _extra(conn_id: str, conn: Connection) -> dict[str, Any]:
+    """Read the extra. Airflow hands one that is no JSON on as an empty one, and jobs would go to any account."""
+    extra: Any = conn.extra_dejson
+    if not extra and conn.extra:
+        try:
+            extra = json.loads(conn.extra)
+        except ValueError:
+            extra = None
+    if not isinstance(extra, dict):
+        raise _bad(conn_id, 'has an extra that is no JSON object: write it as {"channel": "…"}')
+    return extra
 
 
 def _bad(conn_id: str, what: str) -> PikaRequestError:
@@ -191,8 +206,11 @@ def _timeout(conn_id: str, value: Any) -> float:
         timeout = float(value)
     except (TypeError, ValueError):
         timeout = 0.0
-    if not 0 < timeout < float("inf"):
-        raise _bad(conn_id, f"has an extra 'timeout' of {value!r}: it must be a number of seconds above 0")
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise _bad(
+            conn_id,
+            f"has an extra 'timeout' of {value!r}: it must be a number of seconds above 0, at most {LONGEST_TIMEOUT:g}",
+        )
     return timeout
 
 

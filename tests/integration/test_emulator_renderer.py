@@ -155,6 +155,20 @@ def test_one_that_fails_fails_the_job_with_its_last_words(api: Api, prompt: str,
     assert "attachments" not in body
 
 
+@pytest.mark.parametrize(("marker", "end"), [("failed", "failed"), ("late_moderated", "moderated")])
+def test_a_marker_has_the_last_word_on_the_end(api: Api, marker: str, end: str) -> None:
+    jobid = api.submit(GOOD | {"prompt": f"waves [emulator:{marker}]"}).json()["jobid"]
+    assert ended(api, jobid)["status"] == end
+
+
+def test_a_stuck_job_outlives_its_program(api: Api, program: Path) -> None:
+    jobid = api.submit(GOOD | {"prompt": "waves [emulator:stuck]"}).json()["jobid"]
+    pid = note(program, "HELLO")["pid"]
+    wait_for(lambda: is_gone(pid))
+    time.sleep(1)  # for its end to be heard of
+    assert api.job(jobid).json()["status"] == "progress"
+
+
 def test_one_that_hangs_is_killed_with_all_it_started_and_its_job_has_failed(program: Path) -> None:
     settings = Settings(renderer=(sys.executable, "-S", str(program)), renderer_limit=1)
     with running_emulator(settings) as client:
@@ -238,6 +252,16 @@ def test_the_command_line_takes_a_renderer(program: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         main(["--renderer", "no-such-program --fast"])
     assert "--renderer names no program that can be run: 'no-such-program'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--port", "70000"), ("--port", "-5"), ("--channel", "=3")])
+def test_the_command_line_refuses_what_cannot_be(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from airflow_provider_pika.emulator.__main__ import main
+
+    with pytest.raises(SystemExit) as ended:
+        main([f"{flag}={value}"])
+    assert ended.value.code == 2
+    assert value in capsys.readouterr().err
 
 
 def test_the_page_shows_the_whole_command(emulator: EmulatorClient, program: Path) -> None:

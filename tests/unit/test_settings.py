@@ -142,7 +142,7 @@ def test_extras_left_empty_are_as_if_not_given(extra: Any) -> None:
     assert (settings.channel, settings.discord, settings.max_jobs, settings.timeout) == (None, None, None, 20.0)
 
 
-@pytest.mark.parametrize("extra", ["[1, 2]", '"text"', "7"])
+@pytest.mark.parametrize("extra", ["[1, 2]", '"text"', "7", "channel=42"])
 def test_an_extra_that_is_no_object_is_refused_with_the_connection(extra: str) -> None:
     with pytest.raises(PikaRequestError, match="'my_pika'"):
         read(extra=extra)
@@ -153,7 +153,7 @@ def test_the_read_timeout_is_a_number_or_a_text_of_one(given: object, seconds: f
     assert read(extra={"timeout": given}).timeout == seconds
 
 
-@pytest.mark.parametrize("given", [0, -1, "soon", "nan", "inf", [5], {}, "-3"])
+@pytest.mark.parametrize("given", [0, -1, "soon", "nan", "inf", [5], {}, "-3", 1e12])
 def test_a_timeout_that_is_no_number_above_0_is_refused(given: object) -> None:
     with pytest.raises(PikaRequestError, match=r"'my_pika' has an extra 'timeout' of .*a number of seconds above 0"):
         read(extra={"timeout": given})
