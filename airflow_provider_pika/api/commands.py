@@ -164,6 +164,7 @@ class Button(Common):
 
     jobid: Annotated[str, JobId()]
     button: Annotated[str, Choice(BUTTONS)] = "retry"
+    discord: Annotated[str | None, Text(REPLY_LIMIT)] = None
 
 
 ENCRYPT_TEXT = Command("encrypt_text", EncryptText)
@@ -190,7 +191,9 @@ def prepare(command: Command[P], /, *args: P.args, **fields: P.kwargs) -> Call:
     sent = {spec: text for spec in command.fields if (text := spec.checked(getattr(given, spec.name)))}
     texts = {spec.api_name: text for spec, text in sent.items() if not spec.is_file}
     files = {spec.api_name: text for spec, text in sent.items() if spec.is_file}
-    if "discord" in texts and "channel" not in texts:
+    # A button has its job's channel.
+    chooses = any(spec.name == "channel" for spec in command.fields)
+    if chooses and "discord" in texts and "channel" not in texts:
         raise PikaRequestError(
             "A Discord token was given without a channel. Give the channel too (operator argument or connection"
             " extra 'channel'), or neither. Nothing was sent."

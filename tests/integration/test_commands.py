@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,25 @@ def test_a_button_under_a_job_nobody_knows_fails_without_retries(pika_emulator: 
 
     assert type(ending.error) is AirflowFailException
     assert pika_emulator.jobs() == []
+
+
+def test_a_button_brings_the_connections_own_discord_token(
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such an account need not be configured at the service, and its token may have changed since the parent's job."""
+
+    def connect(token: str) -> None:
+        extra = {"channel": "777", "discord_token": f"{token}.somebodys-own-S3CRET"}
+        monkeypatch.setenv("AIRFLOW_CONN_PIKA_DEFAULT", json.dumps({**pika_emulator.connection, "extra": extra}))
+
+    connect("MTE")
+    parent = PikaHook().create(prompt="the parent").jobid
+    connect("XYZ")
+
+    jobid = life(lambda: ButtonOperator(task_id="submit", jobid=parent)).run().value
+
+    job = PikaHook().get_job(jobid).raw
+    assert (job["channel"], job["discord"][:4]) == ("777", "<XYZ")
 
 
 def test_accounts_are_configured_read_and_forgotten_and_their_token_is_never_told(

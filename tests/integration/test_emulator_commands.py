@@ -180,6 +180,13 @@ class TestButton:
         first, second = pika_emulator.jobs()
         assert (second["verb"], second["parent"]) == ("pika-button", first["jobid"])
 
+    def test_it_may_bring_the_token_of_its_channels_account(self, api: Api) -> None:
+        parent = submit(api, "create", channel="42", discord="somebody's own").json()
+        api.job(parent["jobid"])
+        made = press(api, parent["jobid"], discord="another of theirs").json()
+        assert made["channel"] == "42"
+        assert (made["discord"][:5], parent["discord"][:5]) == ("<ano…", "<som…")
+
     def test_its_film_is_another_take_and_can_be_retried_again(self, api: Api) -> None:
         jobids = [api.made()]
         films = set()

@@ -29,7 +29,7 @@ CONTRACT: dict[str, tuple[set[str], dict[str, Any]]] = {
         {"message", "prompt"},
         {"message": "file", "prompt": 1500, "image": "file", **ACCOUNT, **EVERY},
     ),
-    "button": ({"jobid", "button"}, {"jobid": "job", "button": ["retry"], **EVERY}),
+    "button": ({"jobid", "button"}, {"jobid": "job", "button": ["retry"], "discord": 1024, **EVERY}),
 }
 GOOD: dict[str, dict[str, Any]] = {
     "encrypt_text": {"message": "HI", "prompt": "waves"},
@@ -50,7 +50,7 @@ every_command = pytest.mark.parametrize("name", CONTRACT)
 
 def call(name: str, **fields: Any) -> Call:
     given = GOOD[name] | fields
-    if given.get("discord"):
+    if given.get("discord") and name != "button":
         given.setdefault("channel", "1")
     return prepare(COMMANDS[name], **given)
 
@@ -211,10 +211,14 @@ def test_the_fields_are_not_in_a_calls_repr() -> None:
     assert "s3cret" not in repr(call("encrypt_text", discord="s3cret"))
 
 
-@pytest.mark.parametrize("name", [name for name, (_, fields) in CONTRACT.items() if "discord" in fields])
+@pytest.mark.parametrize("name", [name for name, (_, fields) in CONTRACT.items() if "channel" in fields])
 def test_a_discord_token_alone_is_refused(name: str) -> None:
     with pytest.raises(PikaRequestError, match=r"without a channel.*Nothing was sent"):
         call(name, discord="secret", channel=None)
+
+
+def test_a_button_has_its_jobs_channel_and_may_bring_a_token_alone() -> None:
+    assert call("button", discord="s3cret").fields["discord"] == "s3cret"
 
 
 def test_a_field_no_command_has_is_a_mistake_of_the_caller() -> None:
