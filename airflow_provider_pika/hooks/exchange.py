@@ -47,6 +47,7 @@ class Exchange(threading.Thread, Generic[T]):
         self._lock = threading.Lock()
         self._given_up = False
         self._socket: socket.socket | None = None
+        self._half_made: socket.socket | None = None
 
     def within(self, seconds: float) -> T:
         """
@@ -94,17 +95,36 @@ class Exchange(threading.Thread, Generic[T]):
                 raise GivenUpError
             self._socket = sock
 
+    def hold_half_made(self, sock: socket.socket) -> None:
+        """
+        Keep the socket on which a proxy's tunnel and TLS are still being made: no byte of the call leaves on it yet.
+
+        :raises GivenUpError: when it has been given up meanwhile
+        """
+        with self._lock:
+            if self._given_up:
+                raise GivenUpError
+            self._half_made = sock
+
     def _give_up(self) -> None:
         with self._lock:
             self._given_up = True
-            # It may be closed, or be a kind that cannot be shut down: then its own timeout ends the thread.
-            with suppress(OSError, AttributeError):
-                if self._socket is not None:
-                    self._socket.shutdown(socket.SHUT_RDWR)
+            for sock in (self._socket, self._half_made):
+                # It may be closed, or be a kind that cannot be shut down: then its own timeout ends the thread.
+                with suppress(OSError, AttributeError):
+                    if sock is not None:
+                        sock.shutdown(socket.SHUT_RDWR)
 
 
 class _HeldConnection(HTTPConnection):
     """A connection that tells the exchange it serves about its socket, a new one and a kept one alike."""
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        exchange = threading.current_thread()
+        if isinstance(exchange, Exchange):
+            exchange.hold_half_made(sock)
+        return sock
 
     def connect(self) -> None:
         super().connect()

@@ -151,6 +151,19 @@ def test_a_connection_that_is_not_taken_in_time_is_unavailable(ask: Any, monkeyp
         assert type(error) is PikaUnavailableError
 
 
+@pytest.mark.parametrize("ask", ASKS)
+def test_a_proxy_that_drips_its_tunnel_leaves_nothing_behind(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a triggerer each poll would leave one more thread; and no byte of a submit has left."""
+    with dripper(HEADERS) as proxy:
+        link(monkeypatch, "https://api.example")
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with timed(2.5):
+            error = ask()
+        assert type(error) is PikaUnavailableError
+        assert no_exchange_left()
+    assert [request.split()[0] for request in proxy.requests] == [b"CONNECT"]
+
+
 def test_a_submit_whose_body_is_not_taken_is_of_unknown_outcome_and_never_completed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
