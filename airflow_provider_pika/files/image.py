@@ -94,16 +94,17 @@ def _part(url: str, name: str, content: IO[bytes], max_bytes: int, told: str | N
 
 
 def _open_local(url: str) -> IO[bytes]:
-    path = Path(url).expanduser()
-    if "://" in url:
-        literal = url.partition("://")[2].removeprefix("localhost")
-        # Both spellings are about: with and without percent-encoding.
-        path = Path(literal if Path(literal).exists() else unquote(literal))
     try:
+        path = Path(url).expanduser()
+        if "://" in url:
+            literal = url.partition("://")[2].removeprefix("localhost")
+            # Both spellings are about: with and without percent-encoding.
+            path = Path(literal if Path(literal).exists() else unquote(literal))
         if path.is_dir():
             raise _bad(url, "is a folder")
         return path.open("rb")
-    except (OSError, ValueError) as error:
+    # No home of such a name is a RuntimeError.
+    except (OSError, ValueError, RuntimeError) as error:
         said = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise _bad(url, f"cannot be read: {said}") from error
 

@@ -58,21 +58,24 @@ def pieces(response: requests.Response) -> Iterator[bytes]:
     import requests
     import urllib3
 
-    began, brought = time.monotonic(), 0
+    waited, brought = 0.0, 0
     while True:
+        began = time.monotonic()
         try:
             # What there is: a whole chunk may be long in coming.
             piece = response.raw.read1(CHUNK, decode_content=True)
         except urllib3.exceptions.HTTPError as error:
             raise requests.ConnectionError(error) from error
+        # Without the time in which a store takes what has come: that is not the server's.
+        waited += time.monotonic() - began
         if not piece:
             return
-        yield piece
         brought += len(piece)
-        if time.monotonic() - began >= _MINUTE:
+        if waited >= _MINUTE:
             if brought < LEAST_A_MINUTE:
                 raise requests.Timeout(f"only {brought:,} bytes came in a minute")
-            began, brought = time.monotonic(), 0
+            waited, brought = 0.0, 0
+        yield piece
 
 
 def reason(error: Exception) -> str:

@@ -499,6 +499,16 @@ def test_a_film_that_trickles_holds_no_worker_for_ever(job: dict, tmp_path: Path
     assert listing(tmp_path) == []
 
 
+def test_a_slow_store_is_no_slow_server(job: dict, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(web, "_MINUTE", 1.0)
+    monkeypatch.setattr(web, "LEAST_A_MINUTE", 2**30)
+    write = MemoryFile.write
+    monkeypatch.setattr(MemoryFile, "write", lambda self, data: (time.sleep(0.4), write(self, data))[1])
+
+    with web_server(lambda handler: reply(handler, 200, FILM)) as url:
+        download("memory://films", job=elsewhere(job, f"{url}/film.mp4", len(FILM)))
+
+
 def test_a_long_film_over_a_line_that_is_cut_now_and_then_comes_home(job: dict, tmp_path: Path, pauses: list[float]):
     """Nine breaks, each after more than a MiB of news: the bound is for breaks that bring nothing."""
     film = random.Random(1).randbytes(15 * 2**20)

@@ -220,6 +220,10 @@ def test_a_ca_bundle_that_is_not_there_is_told(pika_emulator: EmulatorClient, mo
     assert "CA certificate bundle" in refused(pika_emulator, "https://127.0.0.1:1/a.png", PikaUnavailableError)
 
 
+def test_a_home_that_nobody_has_is_told(pika_emulator: EmulatorClient):
+    assert "cannot be read: Could not determine home" in refused(pika_emulator, "~nobody-of-that-name/a.png")
+
+
 def test_a_home_folder_and_a_scheme_in_capitals(
     pika_emulator: EmulatorClient, picture: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ):
