@@ -104,6 +104,11 @@ class Command(Generic[P]):
         """The names of its fields that an operator takes: all but the Discord token, which is the connection's."""
         return tuple(spec.name for spec in self.fields if spec.name != "discord")
 
+    @property
+    def chooses_channel(self) -> bool:
+        """Whether it chooses a Discord account; a button has its job's."""
+        return "channel" in self.arguments
+
 
 # Without what nobody compares or prints: each method that is generated here costs every DAG parse.
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -191,9 +196,7 @@ def prepare(command: Command[P], /, *args: P.args, **fields: P.kwargs) -> Call:
     sent = {spec: text for spec in command.fields if (text := spec.checked(getattr(given, spec.name)))}
     texts = {spec.api_name: text for spec, text in sent.items() if not spec.is_file}
     files = {spec.api_name: text for spec, text in sent.items() if spec.is_file}
-    # A button has its job's channel.
-    chooses = any(spec.name == "channel" for spec in command.fields)
-    if chooses and "discord" in texts and "channel" not in texts:
+    if command.chooses_channel and "discord" in texts and "channel" not in texts:
         raise PikaRequestError(
             "A Discord token was given without a channel. Give the channel too (operator argument or connection"
             " extra 'channel'), or neither. Nothing was sent."

@@ -71,7 +71,7 @@ async def _checked(form: FormData, command: Command[...], whole: bool) -> Submit
         if spec.required and name not in counts:
             raise missing(command, f"Required field {name} is missing")
     texts = {name: _text(command, specs[name], form[name]) for name in counts if not specs[name].is_file}
-    if "channel" in specs and "discord" in texts and "channel" not in texts:
+    if command.chooses_channel and "discord" in texts and "channel" not in texts:
         raise missing(command, "Field discord was given without field channel")
     files = {name: await _file(name, form[name], whole) for name in counts if specs[name].is_file}
     max_jobs = texts.pop("maxJobs", None)

@@ -25,7 +25,8 @@ class Refusal(Exception):
 
 def missing(command: Command[...], details: str) -> Refusal:
     """Return the 400 of a value that a command cannot do without, in the words of the API's page."""
-    names = [spec.api_name for spec in command.fields if spec.required or spec.api_name in ("discord", "channel")]
+    account = ("discord", "channel") if command.chooses_channel else ()
+    names = [spec.api_name for spec in command.fields if spec.required or spec.api_name in account]
     return Refusal(400, f"{either(names)} value is missing", errorDetails=details)
 
 
