@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_pika.api.commands import ENCRYPT_TEXT
 from airflow_provider_pika.exceptions import PikaError, PikaRequestError
 from airflow_provider_pika.hooks.pika import PikaHook
-from tests.support.hook_tools import ASKS, DISCORD, JOBID, TOKEN, connect, http, no_proxies, recorder, submit
+from tests.support.hook_tools import ASKS, DISCORD, JOBID, TOKEN, connect, http, no_proxies, read, recorder, submit
 
 SECRETS = (TOKEN, DISCORD)
 
@@ -174,3 +174,14 @@ def test_the_failed_connection_test_does_not_show_the_token(monkeypatch: pytest.
         connect(monkeypatch, server.url)
         _, said = PikaHook().test_connection()
     assert TOKEN not in said
+
+
+def test_half_a_secret_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server says is cut to some length, and its secrets are taken out before that."""
+    no_proxies(monkeypatch)
+    for length in range(230, 300, 3):
+        line = f"RUBBISH/1.1 {'x' * length}{TOKEN}\r\n\r\n".encode()
+        with recorder(lambda _, line=line: line) as server:
+            connect(monkeypatch, server.url)
+            said = str(read("job"))
+        assert TOKEN[:8] not in said, said

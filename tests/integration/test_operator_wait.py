@@ -379,3 +379,28 @@ def test_a_queue_whose_triggerer_was_away_past_its_deadline_submits_nothing(
     with pytest.raises(AirflowSensorTimeout, match=r"queue_timeout of 1 d.*, because no triggerer was there"):
         task.leg(("__fail__", {"error": "Trigger timeout"}))
     assert pika_emulator.jobs() == []
+
+
+def test_the_job_of_a_retry_has_a_deadline_of_its_own(pika_emulator: EmulatorClient, film: Tasks) -> None:
+    """With the first job's it would time out at once, and be cancelled."""
+    pika_emulator.configure(seconds=3000)
+    pika_emulator.fault("submit", "end_as", status="failed")
+    task = film(retry_failed=True, timeout=3600, cancel_on_timeout=True)
+    assert task.run().state == "up_for_retry"
+
+    ending = task.retry()
+
+    assert ending.state == "success", ending.error
+    assert pika_emulator.counters()["cancels"] == {}
+
+
+def test_the_last_leg_before_a_deadline_is_no_shorter_than_airflow_bears(
+    pika_emulator: EmulatorClient, life: Tasks, clock: Clock
+) -> None:
+    """A leg that comes back within 15 s may be taken for one that has failed."""
+    pika_emulator.configure(seconds=3600)
+    about = {"wait_for_completion": True, "deferrable": False, "poll_interval": 30, "timeout": 71}
+
+    assert life(submit(**about)).run().state == "failed"
+
+    assert min(clock.reschedules) >= 14.9

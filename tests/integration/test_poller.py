@@ -15,9 +15,10 @@ import pytest
 from airflow_provider_pika.api.job import Job
 from airflow_provider_pika.api.polling import MAX_BACKOFF
 from airflow_provider_pika.emulator.client import EmulatorClient
-from airflow_provider_pika.exceptions import PikaUnavailableError
+from airflow_provider_pika.exceptions import PikaError, PikaRateLimitedError, PikaUnavailableError
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.triggers import async_hook, job_waiter, poller
+from airflow_provider_pika.triggers.async_hook import AsyncHook
 from airflow_provider_pika.triggers.pika import PikaJobTrigger, PikaQueueTrigger
 from tests.support.task_context import Clock, Log, events_of, run_leaping
 
@@ -535,3 +536,19 @@ def test_a_queues_deadline_passes_while_a_429_asks_for_a_longer_pause(
     waiter = in_queue(clock, start, ["job:ended"], not_before=start + 3600, deadline=start + 300)
     assert run_leaping(outcomes([waiter]), clock) == ["timeout"]
     assert 300 <= clock.time() - start <= 301
+
+
+def test_a_later_fault_does_not_shorten_a_pause(pika_emulator: EmulatorClient) -> None:
+    """A 429 asked for ten minutes of quiet; a 503 that comes after it, of a read under way, asks for none."""
+
+    def fail(error: PikaError) -> None:
+        raise error
+
+    async def both() -> bool:
+        hook = AsyncHook("pika_default")
+        for error in (PikaRateLimitedError("Wait", retry_after=600.0), PikaUnavailableError("No")):
+            with pytest.raises(type(error)):
+                await hook._ask(fail, error)
+        return hook.is_paused
+
+    assert asyncio.run(both())

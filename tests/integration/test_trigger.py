@@ -367,6 +367,13 @@ def kill_trigger(life: Callable[..., Life], jobid: str, flag: bool) -> None:
         ("running", True, False),
         ("restarting", True, False),
         ("deferred", True, False),
+        ("up_for_retry", True, False),
+        ("up_for_reschedule", True, False),
+        ("queued", True, False),
+        ("scheduled", True, False),
+        ("skipped", True, False),
+        ("upstream_failed", True, False),
+        ("removed", True, False),
         (None, True, False),
         (RuntimeError("no supervisor"), True, False),
     ],
@@ -421,7 +428,7 @@ def test_a_connection_that_cannot_be_read_in_time_cancels_nothing(
     kill = sensor.on_kill
 
     def killed() -> None:
-        monkeypatch.setattr(PikaHook, "get_connection", slow)
+        monkeypatch.setattr(PikaHook, "get_connection", staticmethod(slow))
         kill()
 
     sensor.on_kill = killed

@@ -87,6 +87,66 @@ def test_a_custom_xcom_backend_keeps_the_end_on_a_worker(monkeypatch: pytest.Mon
     assert "backend" in str(compat.why_a_worker_must_end(sensor_of_a_dag()))
 
 
+class Instance:
+    """The task instance of a trigger, as far as it is asked."""
+
+    dag_id, task_id, run_id, map_index = "somewhere", "wait", "run", -1
+
+
+def ending_trigger(emulator: EmulatorClient, clock: Clock, returns: str) -> PikaJobTrigger:
+    """Return the trigger of a new job's wait that may end its task."""
+    emulator.configure(seconds=30)
+    trigger = PikaJobTrigger(
+        pika_conn_id="pika_default",
+        jobid=PikaHook().encrypt_text(message="HI", prompt="waves").jobid,
+        poll_interval=10,
+        deadline=clock.time() + 900,
+        end_from_trigger=returns,
+    )
+    trigger._task_instance = Instance()
+    return trigger
+
+
+@only_home
+def test_a_job_that_ended_badly_ends_no_task_as_a_success(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.execution_time.xcom import XCom
+
+    async def aset(**_: Any) -> None: ...
+
+    monkeypatch.setattr(XCom, "aset", aset)
+    pika_emulator.fault("submit", "end_as", status="failed")
+
+    event = run_trigger(ending_trigger(pika_emulator, clock, "job"), clock)
+
+    assert isinstance(event, dict)
+    assert (event["outcome"], event["job"]["status"]) == ("ended", "failed")
+
+
+@only_home
+@pytest.mark.parametrize("returns", ["job", "jobid"])
+def test_the_triggerer_writes_what_a_worker_pushes(
+    pika_emulator: EmulatorClient, clock: Clock, monkeypatch: pytest.MonkeyPatch, returns: str
+) -> None:
+    from airflow.sdk.execution_time.xcom import XCom
+
+    written: dict[str, Any] = {}
+
+    async def aset(*, key: str, value: Any, **_: Any) -> None:
+        written[key] = value
+
+    monkeypatch.setattr(XCom, "aset", aset)
+    trigger = ending_trigger(pika_emulator, clock, returns)
+    run_trigger(trigger, clock)
+
+    assert list(written)[-1] == "return_value", "what downstream waits for comes last"
+    job = written["return_value"] if returns == "job" else written["job"]
+    assert job["jobid"] == trigger.jobid
+    assert returns == "job" or written["return_value"] == trigger.jobid
+    assert (written["status"], written["video_url"]) == ("completed", job["attachments"][0]["url"])
+
+
 @pytest.mark.skipif(HAS_ASET, reason="this Airflow can write an XCom from the triggerer")
 def test_below_airflow_3_3_a_worker_ends_every_task() -> None:
     assert "3.3" in str(compat.why_a_worker_must_end(sensor_of_a_dag()))

@@ -124,6 +124,11 @@ def test_a_list_proves_nothing_of_the_time_in_which_its_jobs_were_read() -> None
     assert search.after_poll(went_through=True, asked=71, answered=71.5) is Next.SUBMIT
 
 
+def test_a_first_poll_counts_as_late_as_it_was_answered() -> None:
+    """A job that was listed at once may have ended by then, and the answer may have been made without it."""
+    assert LostAnswer(may_submit=True).after_poll(went_through=True, asked=19, answered=21) is Next.RESCHEDULE
+
+
 def test_what_may_not_be_sent_again_is_searched_for_from_later_legs() -> None:
     assert steps(EVERY_TEN, may_submit=False) == [Next.RESCHEDULE] * 7
 
