@@ -158,11 +158,12 @@ class Download:
 
     def _is_whole(self) -> bool:
         size = self._part.size if self._part.size is not None else self._source.size
-        if self._sink.written and (size is None or size == self._sink.written):
+        came = self._sink.written
+        if came and (size is None or size == came):
             return True
-        if size is not None and self._sink.written > size:
+        if size is not None and came > size:
             self._again()
-        self._broke(f"{self._sink.written:,} bytes came, {size or 'some'} were due")
+        self._broke(f"{came:,} bytes came, {size or 'some'} were due")
         return False
 
     def _turned_away(self, offer: Offer, status: int) -> None:

@@ -430,7 +430,6 @@ def test_a_kill_in_the_middle_leaves_no_half_file(job: dict, tmp_path: Path, mon
 
     def kill(*_):
         seen.append(listing(tmp_path))
-        operator.on_kill()
         raise SystemExit(143)
 
     monkeypatch.setattr("airflow_provider_pika.files.download._Progress.tell", kill)
@@ -497,6 +496,35 @@ def test_a_film_that_trickles_holds_no_worker_for_ever(job: dict, tmp_path: Path
         download(tmp_path, job=elsewhere(job, f"{url}/film.mp4", 100_000))
 
     assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("came", [12, 8])
+def test_a_film_that_ends_too_late_or_too_early_is_not_stored(job: dict, tmp_path: Path, came: int):
+    """Of a server that tells no length, and hangs up when it is through."""
+
+    def untold(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b"x" * came)
+
+    with (
+        web_server(untold) as url,
+        pytest.raises(PikaUnavailableError, match=f"after 5 breaks.*{came} bytes came, 10 were due"),
+    ):
+        download(tmp_path, job=elsewhere(job, f"{url}/film.mp4", 10))
+
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_a_signed_address_in_a_stores_error_is_not_told(job: dict, monkeypatch: pytest.MonkeyPatch, kind: type):
+    def denied(*_, **__):
+        raise kind("no access to https://lake.example/films?sig=hush-hush-hush")
+
+    monkeypatch.setattr(MemoryFileSystem, "makedirs", denied)
+    with pytest.raises((AirflowFailException, PikaUnavailableError), match="no access to") as error:
+        download("memory://films", job=job)
+    assert "hush" not in str(error.value)
 
 
 def test_a_slow_store_is_no_slow_server(job: dict, monkeypatch: pytest.MonkeyPatch):

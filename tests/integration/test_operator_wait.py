@@ -404,3 +404,16 @@ def test_the_last_leg_before_a_deadline_is_no_shorter_than_airflow_bears(
     assert life(submit(**about)).run().state == "failed"
 
     assert min(clock.reschedules) >= 14.9
+
+
+def test_a_triggerer_that_is_gone_holds_no_task_for_ever(
+    pika_emulator: EmulatorClient, life: Tasks, clock: Clock
+) -> None:
+    """Airflow's own timeout of the deferral comes some minutes after the trigger's deadline, which words it better."""
+    pika_emulator.configure(seconds=3600)
+    task = life(submit(wait_for_completion=True, deferrable=True, timeout=1800))
+
+    with pytest.raises(TaskDeferred) as deferred:
+        task.leg()
+
+    assert timedelta(minutes=35) <= deferred.value.timeout <= timedelta(minutes=45)
