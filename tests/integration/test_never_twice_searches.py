@@ -232,3 +232,26 @@ def test_a_pause_asked_for_during_a_search_is_waited_out_without_a_worker(
     assert sum(clock.sleeps) <= 15
     first, second = [at for at, target in clock.asked if target.startswith(LIST)][:2]
     assert second - first >= 600
+
+
+@STORES
+def test_what_came_back_is_told_by_whichever_attempt_gives_up(
+    pika_emulator: EmulatorClient, life: Lives, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """The process that lost the answer dies while it looks for the job; the next one says that it was a 504."""
+    pika_emulator.fault("submit", "unlisted")
+    pika_emulator.fault("submit", "server_error", status=504, work=True)
+    task = life(submit(), stored=stored)
+
+    def dies(self: PikaHook) -> list[str]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(PikaHook, "list_jobs", dies)
+        with pytest.raises(KeyboardInterrupt):
+            task.leg()
+
+    ending = task.retry()
+
+    assert type(ending.cause) is PikaUnknownOutcomeError
+    assert "504" in str(ending.error)

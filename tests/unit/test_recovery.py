@@ -208,6 +208,8 @@ ANOTHERS = reply_url("https://airflow.example", "ti-1", "u" * 32)
         (None, True, "airflow-2", None, False),
         (None, True, None, None, False),
         (None, False, "airflow-1", None, False),
+        # Its own mailbox was not opened: what another Airflow's or an earlier try's says is no matter.
+        (None, True, "airflow-1", OURS, True),
         # The mailbox in a job's replyUrl proves whose it is, whatever others use for a reference.
         (MAILBOX, True, "airflow-1", OURS, True),
         (MAILBOX, False, "airflow-1", OURS, True),
