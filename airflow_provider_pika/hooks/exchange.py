@@ -97,7 +97,7 @@ class Exchange(threading.Thread, Generic[T]):
 
     def hold_half_made(self, sock: socket.socket) -> None:
         """
-        Keep the socket on which a proxy's tunnel and TLS are still being made: no byte of the call leaves on it yet.
+        Keep the socket on which a proxy's tunnel is still being made: no byte of the call leaves on it yet.
 
         :raises GivenUpError: when it has been given up meanwhile
         """

@@ -6,7 +6,6 @@ import errno
 import json
 import random
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -29,7 +28,7 @@ from airflow_provider_pika.exceptions import (
 from airflow_provider_pika.files import web
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.transfers.pika import PikaDownloadOperator
-from tests.support.task_files import Run, reply, web_server
+from tests.support.task_files import Run, reply, trickle, web_server
 
 FILM = make_film(Waves("waves", "HI"))
 
@@ -480,17 +479,8 @@ def elsewhere(job: dict, url: str, size: int) -> dict:
 def test_a_film_that_trickles_holds_no_worker_for_ever(job: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(web, "_MINUTE", 0.2)
 
-    def trickle(handler):
-        handler.send_response(200)
-        handler.send_header("Content-Length", "100000")
-        handler.end_headers()
-        with suppress(OSError):
-            while True:
-                handler.wfile.write(b"x")
-                time.sleep(0.02)
-
     with (
-        web_server(trickle) as url,
+        web_server(lambda handler: trickle(handler, Content_Length="100000")) as url,
         pytest.raises(PikaUnavailableError, match=r"after 5 breaks.*bytes came in a minute"),
     ):
         download(tmp_path, job=elsewhere(job, f"{url}/film.mp4", 100_000))

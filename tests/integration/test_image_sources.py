@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -20,7 +18,7 @@ from airflow_provider_pika.files import web
 from airflow_provider_pika.files.image import open_image
 from airflow_provider_pika.hooks.pika import PikaHook
 from airflow_provider_pika.operators.pika import EncryptTextOperator
-from tests.support.task_files import reply, web_server
+from tests.support.task_files import reply, trickle, web_server
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(1000)
 SECRET = "hush-hush-hush-hush"
@@ -181,16 +179,7 @@ def test_a_server_that_is_not_there_or_breaks_off_may_be_asked_again(pika_emulat
 def test_a_picture_that_trickles_is_given_up(pika_emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(web, "_MINUTE", 0.2)
 
-    def trickle(handler):
-        handler.send_response(200)
-        handler.send_header("Content-Type", "image/png")
-        handler.end_headers()
-        with suppress(OSError):
-            while True:
-                handler.wfile.write(b"x")
-                time.sleep(0.02)
-
-    with web_server(trickle) as url:
+    with web_server(lambda handler: trickle(handler, Content_Type="image/png")) as url:
         assert "bytes came in a minute" in refused(pika_emulator, f"{url}/a.png", PikaUnavailableError)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -53,3 +54,15 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **hea
         handler.send_header(name.replace("_", "-"), value)
     handler.end_headers()
     handler.wfile.write(body)
+
+
+def trickle(handler: BaseHTTPRequestHandler, **headers: str) -> None:
+    """Answer with a body of a byte now and then, for as long as somebody reads it."""
+    handler.send_response(200)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    with suppress(OSError):
+        while True:
+            handler.wfile.write(b"x")
+            time.sleep(0.02)

@@ -208,7 +208,7 @@ ANOTHERS = reply_url("https://airflow.example", "ti-1", "u" * 32)
         (None, True, "airflow-2", None, False),
         (None, True, None, None, False),
         (None, False, "airflow-1", None, False),
-        # Its own mailbox was not opened: what another Airflow's or an earlier try's says is no matter.
+        # Without a mailbox of its own, the one that the job tells of is no proof against it.
         (None, True, "airflow-1", OURS, True),
         # The mailbox in a job's replyUrl proves whose it is, whatever others use for a reference.
         (MAILBOX, True, "airflow-1", OURS, True),
